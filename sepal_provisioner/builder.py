@@ -1,0 +1,306 @@
+"""The build: a process of its own that makes one environment, from its lock to its marker.
+
+    python -m sepal_provisioner.builder <environments/venv-x/<fingerprint>.request.json>
+
+Look, lock, look again, clean up what a killed build left, build where the prefix will live, prove that it works, and
+write the marker last. Everything the build does goes into its log, which begins with the command above.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from . import __version__, engines, locks
+from .activation import record_activation
+from .contents import installed_packages
+from .engines.job import explain, shown
+from .envfile import EnvironmentFile, read_environment_file
+from .environ import build_environment, launch_environment, look
+from .errors import BuildError, ChangedError, SepalError, SettingsError
+from .files import read_json, store_error, tree_size, write_json
+from .index import Kernel
+from .probes import run_probes
+from .progress import Phase, Reporter, current_user
+from .settings import Sepal
+from .store import Generation, Record, Store
+
+LOCK_SECONDS = 24 * 3600  # whoever waits follows the progress meanwhile; the build itself has its own limit
+
+
+@dataclass(frozen=True)
+class Request:
+    """A build to do: which kernel, from which checkout, into which store, and under which settings."""
+
+    kernel: Kernel
+    checkout: Path
+    store: Path
+    settings: Sepal
+    force: bool = False
+
+    def write(self) -> Path:
+        """Write the request beside the environment; returns its path. Mirrors may hold passwords: mode 0600."""
+        path = Store(self.store).beside(self.kernel.name, self.kernel.fingerprint, "request.json")
+        document = {
+            "kernel": asdict(self.kernel),
+            "checkout": str(self.checkout),
+            "store": str(self.store),
+            "settings": self.settings.to_json(),
+            "force": self.force,
+        }
+        write_json(path, document, mode=0o600)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Request:
+        """The request that `write` wrote. Raises SettingsError."""
+        try:
+            document = read_json(path)
+            return cls(
+                kernel=Kernel(**document["kernel"]),
+                checkout=Path(document["checkout"]),
+                store=Path(document["store"]),
+                settings=Sepal.from_json(document["settings"]),
+                force=bool(document["force"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"The build request {path} can't be read: {error}") from None
+
+
+def command(request: Path) -> list[str]:
+    """What starts a build, and what starts it again by hand."""
+    return [sys.executable, "-m", "sepal_provisioner.builder", str(request)]
+
+
+def fingerprint_of(file: EnvironmentFile, settings: Sepal) -> str:
+    """A file's fingerprint under the site's settings."""
+    if file.kind != "requirements":
+        return file.fingerprint()
+    return file.fingerprint([*settings.default_requirements, f"python:{settings.requirements_python}"])
+
+
+def build(request: Request) -> Generation:
+    """Build what is asked for, or return what is already there. Raises SepalError, which is also in the progress."""
+    store, kernel = Store(request.store), request.kernel
+    lock = store.beside(kernel.name, kernel.fingerprint, "lock")
+    with locks.exclusive(lock, timeout=LOCK_SECONDS, waiting_for=f"Somebody else builds {kernel.name}") as held:
+        ready = store.observe(kernel.name, kernel.fingerprint).ready
+        if ready and not request.force:
+            return ready
+        reporter = Reporter(
+            store.beside(kernel.name, kernel.fingerprint, "progress.json"),
+            kernel.name,
+            kernel.fingerprint,
+            previous=_previous_seconds(store, kernel),
+        )
+        reporter.begin()
+        generation: Generation | None = None
+        try:
+            _remove_leftovers(store, kernel)
+            generation = store.next_generation(kernel.name, kernel.fingerprint)
+            with _open_log(store.beside(kernel.name, kernel.fingerprint, "log")) as log:
+                _build(request, generation, reporter, log, held)
+        except BaseException as error:
+            failure = _as_failure(error)
+            if generation is not None:
+                shutil.rmtree(generation.path, ignore_errors=True)  # first: it may be what fills the disk
+            with contextlib.suppress(SepalError):
+                reporter.end(failure)
+            if isinstance(error, Exception):
+                raise failure from error
+            raise
+        store.link_current(generation)
+        reporter.end()
+        return generation
+
+
+def _build(request: Request, generation: Generation, reporter: Reporter, log: _Log, lock: int) -> None:
+    """Every step from the environment file to the marker."""
+    settings, kernel, prefix = request.settings, request.kernel, generation.path
+    deadline = time.monotonic() + settings.build_timeout
+    log.line(f"$ {shown(command(Store(request.store).beside(kernel.name, kernel.fingerprint, 'request.json')))}")
+    log.line(f"# sepal_provisioner {__version__}, {kernel.name} at {kernel.commit or 'no commit'}")
+    file = read_environment_file(request.checkout, kernel.environment_file)
+    if fingerprint_of(file, settings) != kernel.fingerprint:
+        raise ChangedError(
+            f"{kernel.environment_file} changed while this build was waiting. Run `jupyter sepal sync` and start again."
+        )
+    for problem in file.warnings:
+        log.line(f"# {file.path}: {problem}")
+    engine = engines.choose(file, settings)
+    base = build_environment(os.environ)
+    job = engines.Job(
+        prefix=prefix,
+        file=file,
+        folder=(request.checkout / file.path).parent,
+        cache=Store(request.store).packages,
+        settings=settings,
+        reporter=reporter,
+        env=base,
+        log=log.line,
+        deadline=lambda: max(1.0, deadline - time.monotonic()),
+        keep=(lock,),
+    )
+    version = engines.ENGINES[engine].version(settings)
+    log.line(f"# engine: {engine} {version}, prefix: {prefix}")
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    engines.ENGINES[engine].create(job)
+
+    reporter.phase(Phase.COMPILE)
+    _compile(job)
+    reporter.phase(Phase.VERIFY)
+    activation, path = record_activation(prefix, base)
+    record = Record(
+        name=kernel.name,
+        fingerprint=kernel.fingerprint,
+        engine=f"{engine} {version}",
+        conda=file.kind == "conda",
+        commit=kernel.commit,
+        repository=kernel.repository,
+        environment_file=kernel.environment_file,
+        activation=activation,
+        path=path,
+        variables=dict(file.variables),
+        user=current_user(),
+        host=socket.gethostname(),
+    )
+    facts = look(prefix, os.environ, record.facts(prefix))
+    run_probes(generation.python, prefix, launch_environment(facts, os.environ), log.line)
+    _publish(generation, record, reporter, log)
+
+
+def _publish(generation: Generation, record: Record, reporter: Reporter, log: _Log) -> None:
+    progress = reporter.progress
+    built = time.time()
+    finished = {
+        "built": built,
+        "seconds": round(built - progress.started, 3),
+        "size": tree_size(generation.path),
+        "durations": progress.durations,
+        "packages": installed_packages(generation.path),
+    }
+    log.line(f"# ready after {finished['seconds']} s, {finished['size']} bytes")
+    log.copy(generation.marker.with_name("build.log"))
+    generation.publish(Record(**{**asdict(record), **finished}))
+
+
+def _compile(job: engines.Job) -> None:
+    """Byte-compile the prefix: on a read-only store Python could never do it later.
+
+    Files that don't compile (templates, Python 2) are nobody's fault.
+    """
+    job.run(
+        [
+            job.python,
+            "-m",
+            "compileall",
+            "-q",
+            "-j",
+            "0",
+            "-x",
+            r"/(tests?|lib2to3|__pycache__)/",
+            str(job.prefix / "lib"),
+        ],
+        cwd=job.prefix,
+        env={"PYTHONDONTWRITEBYTECODE": ""},
+    )
+
+
+def _remove_leftovers(store: Store, kernel: Kernel) -> None:
+    """Under the lock, a prefix of this fingerprint without a marker is what a killed build left."""
+    for generation in store.generations(kernel.name):
+        if generation.fingerprint == kernel.fingerprint and not generation.marker.exists():
+            shutil.rmtree(generation.path, ignore_errors=True)
+
+
+def _previous_seconds(store: Store, kernel: Kernel) -> float:
+    """How long the last successful build of this kernel took, 0 when there was none."""
+    for generation in store.generations(kernel.name):
+        if generation.marker.is_file():
+            with contextlib.suppress(OSError, ValueError):
+                return generation.record().seconds
+    return 0
+
+
+def _as_failure(error: BaseException) -> SepalError:
+    if isinstance(error, SepalError):
+        return error
+    if isinstance(error, TimeoutError):
+        return BuildError("The build took longer than c.Sepal.build_timeout allows.")
+    if isinstance(error, OSError):
+        return store_error(error, Path(error.filename or "the store"))
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return BuildError("The build was stopped.")
+    return explain("The build ended with an unexpected error; its log has the details.", _traceback(error))
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
+
+
+class _Log:
+    """The build's log: lines of both streams of every command, and notes of our own that begin with `#`."""
+
+    def __init__(self, stream: IO[str], path: Path) -> None:
+        self._stream, self._path = stream, path
+
+    def line(self, text: str) -> None:
+        """Append a line. A full disk must not hide what the build itself says about it."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
+    def copy(self, target: Path) -> None:
+        """Keep the log with the prefix that it belongs to."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._path, target)
+
+
+@contextlib.contextmanager
+def _open_log(path: Path) -> Iterator[_Log]:
+    try:
+        stream = path.open("w", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise store_error(error, path) from error
+    with contextlib.closing(stream):
+        yield _Log(stream, path)
+
+
+def main(arguments: list[str]) -> int:
+    """Do one build; the exit code is the failure's. Its progress file tells everybody else."""
+    import signal
+
+    def stop(signum: int, frame: Any) -> None:
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        build(Request.read(Path(arguments[0])))
+    except SepalError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    code = 1
+    try:
+        code = main(sys.argv[1:])
+    except BaseException:  # noqa: BLE001 - the one edge of this process: whatever it is goes into its log
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        # py-rattler can crash the interpreter while it shuts down; everything that matters is written.
+        sys.stderr.flush()
+        os._exit(code)

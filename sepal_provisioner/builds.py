@@ -1,0 +1,137 @@
+"""Asking for a build and waiting for it: however many ask, there is one build, and all follow its progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import builder, locks, process
+from .errors import BuildError, ChangedError, KilledError, SepalError
+from .files import human_time, store_error
+from .index import Kernel
+from .progress import Progress, read_progress
+from .settings import Sepal
+from .store import Generation, Store, Stores
+
+LOOK_EVERY = 0.2  # seconds
+TAKEOVERS = 2  # how often a build that was killed is started again by those who wait
+
+
+@dataclass
+class Build:
+    """One wait for one environment. `step` looks once and never blocks: it suits a loop of any kind."""
+
+    store: Store
+    kernel: Kernel
+    request: Path
+    after: int  # only a generation with a higher number is what we wait for
+    began: float = field(default_factory=time.time)
+    _child: process.Process[bytes] | None = None
+    _started: int = 0
+
+    def step(self) -> Generation | None:
+        """The prefix when it is ready, None while it is being built. Raises what the build failed with."""
+        if ready := self._ready():
+            return ready
+        if self._child is not None and self._child.poll() is None:
+            return None
+        if locks.held(self._path("lock")):
+            return None
+        if ready := self._ready():  # published between the two looks
+            return ready
+        progress = self.progress
+        if progress is not None and progress.ended >= self.began and (failure := progress.failure()):
+            raise failure
+        if self._child is None or (self._started <= TAKEOVERS and progress is not None and not progress.ended):
+            self._start()
+            return None
+        raise self._silent(progress)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the build is, whoever runs it."""
+        progress = read_progress(self._path("progress.json"))
+        return progress if progress is not None and (not progress.ended or progress.ended >= self.began) else None
+
+    @property
+    def log(self) -> Path:
+        """Where the build's log is."""
+        return self._path("log")
+
+    def wait(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> Generation:
+        """Block until it is ready. Raises what the build failed with."""
+        seen = 0.0
+        while (generation := self.step()) is None:
+            progress = self.progress
+            if progress is not None and progress.updated != seen:
+                seen = progress.updated
+                on_progress(progress)
+            time.sleep(LOOK_EVERY)
+        return generation
+
+    def _ready(self) -> Generation | None:
+        ready = self.store.observe(self.kernel.name, self.kernel.fingerprint).ready
+        return ready if ready and ready.number > self.after else None
+
+    def _start(self) -> None:
+        self._started += 1
+        try:
+            self._child = process.spawn(builder.command(self.request), output=self.log)
+        except OSError as error:
+            raise store_error(error, self.log) from error
+
+    def _silent(self, progress: Progress | None) -> SepalError:
+        try:
+            tail = self.log.read_text(errors="replace")[-4000:]
+        except OSError:
+            tail = ""
+        if progress is not None and not progress.ended:
+            return KilledError(
+                f"The build of {self.kernel.name} was killed {self._started} times while it was at "
+                f"“{progress.phase.value}”, most often for want of memory. See `jupyter sepal log {self.kernel.name}`.",
+                detail=tail,
+            )
+        return BuildError(f"The build of {self.kernel.name} ended before it began.", detail=tail)
+
+    def _path(self, what: str) -> Path:
+        return self.store.beside(self.kernel.name, self.kernel.fingerprint, what)
+
+
+def request_build(
+    stores: Stores, name: str, settings: Sepal, *, force: bool = False, remember_failures: bool = False
+) -> Build | Generation:
+    """The ready prefix of a kernel, or a `Build` to wait for, joined when somebody builds it already.
+
+    `force` makes a new prefix although one is ready. With `remember_failures` a build that failed less than
+    `retry_after` seconds ago is not tried again. Raises UnknownKernelError, StoreReadOnlyError, or that failure.
+    """
+    source, kernel = stores.find(name)
+    environment = stores.observe(kernel)
+    if environment.ready and not force:
+        return environment.ready
+    if remember_failures and environment.failure:
+        _raise_if_recent(environment.failure, environment.progress, settings, kernel)
+    store = stores.to_build_in()
+    request = builder.Request(
+        kernel=kernel,
+        checkout=source.apps / kernel.checkout,
+        store=store.root,
+        settings=settings,
+        force=force,
+    )
+    numbers = [g.number for g in store.generations(kernel.name) if g.fingerprint == kernel.fingerprint]
+    return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else 0)
+
+
+def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: Sepal, kernel: Kernel) -> None:
+    if isinstance(failure, (KilledError, ChangedError)) or progress is None:
+        return
+    left = progress.ended + settings.retry_after - time.time()
+    if left > 0:
+        failure.message += (
+            f" This is what the build {human_time(time.time() - progress.ended)} ago ended with; it is tried again in "
+            f"{human_time(left)}, or now by `jupyter sepal build {kernel.name} --force`."
+        )
+        raise failure

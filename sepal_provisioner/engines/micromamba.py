@@ -1,0 +1,88 @@
+"""micromamba 2.x: one external binary that solves, downloads and links.
+
+Off a terminal it prints no download progress, only the transaction's size and a line for each package it links. Its
+exit code is what counts. It is never given the pip section: its own pip step would leave its output and its temporary
+file beside the environment file, which may be read-only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+from ..errors import BuildError, SolveError
+from ..process import run
+from ..progress import Phase
+from ..settings import Sepal
+from .channels import conda_request
+from .job import Job, explain
+from .pip import install_section
+
+_INSTALL = re.compile(r"^\s*Install:\s+(\d+) packages?", re.IGNORECASE)
+_DOWNLOAD = re.compile(r"^\s*Total download:\s+([\d.]+)\s*([kMGT]?i?)B", re.IGNORECASE)
+_LINKING = re.compile(r"^Linking (\S+)")
+_UNSOLVABLE = "Could not solve for environment specs"
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+def program(settings: Sepal) -> str | None:
+    """Where micromamba is, by setting, MAMBA_EXE or PATH."""
+    for candidate in (settings.micromamba, os.environ.get("MAMBA_EXE", ""), "micromamba"):
+        if candidate and (found := shutil.which(os.path.expanduser(candidate))):
+            return found
+    return None
+
+
+def version(settings: Sepal) -> str | None:
+    """micromamba's version, or None when it is not found or does not run."""
+    if (found := program(settings)) is None:
+        return None
+    try:
+        done = run([found, "--version"], timeout=30)
+    except OSError:
+        return None
+    return done.stdout.strip().splitlines()[0] if not done.code and done.stdout.strip() else None
+
+
+def create(job: Job) -> None:
+    """Create the prefix with `micromamba create`, then install the pip section."""
+    found = program(job.settings)
+    if found is None:
+        raise BuildError("micromamba has vanished since the build began.")
+    request = conda_request(job.file, job.settings.channel_mirrors)
+    command = [found, "create", "--yes", "--no-rc", "--no-pyc", "--prefix", str(job.prefix)]
+    command += ["--override-channels", "--channel-priority", "strict"]
+    for channel in request.channels:
+        command += ["--channel", channel]
+    env = {name: value for name, value in job.env.items() if not name.startswith(("MAMBA_", "CONDA_"))}
+    env |= {name: job.env[name] for name in job.env if name.startswith("CONDA_OVERRIDE_")}
+    env |= {
+        "MAMBA_ROOT_PREFIX": str(job.cache / "micromamba"),
+        "CONDA_PKGS_DIRS": str(job.cache / "micromamba" / "pkgs"),
+    }
+    job.reporter.phase(Phase.SOLVE)
+    counts = {"linked": 0, "total": 0}
+
+    def on_line(line: str) -> None:
+        if match := _INSTALL.match(line):
+            counts["total"] = int(match[1])
+        elif match := _DOWNLOAD.match(line):
+            unit = _UNITS[match[2][:1].lower()]
+            job.reporter.phase(Phase.DOWNLOAD, counts["total"])
+            job.reporter.update(bytes_total=int(float(match[1]) * unit))
+        elif match := _LINKING.match(line):
+            job.reporter.phase(Phase.LINK, counts["total"])
+            counts["linked"] += 1
+            job.reporter.update(done=counts["linked"], item=match[1])
+
+    done = job.run([*command, *request.specs], on_line, env=env)
+    if done.code:
+        if _UNSOLVABLE in done.stdout:
+            explanation = done.stdout.partition(_UNSOLVABLE)[2].strip()
+            raise SolveError(
+                f"No set of packages satisfies {job.file.path}. Relax one of the specs named below.",
+                detail=explanation,
+            )
+        raise explain(f"micromamba could not create the environment (exit code {done.code}).", done.stdout)
+    install_section(job)

@@ -1,0 +1,76 @@
+"""The pip section, the same for every engine: `uv pip install` where uv is found, else the prefix's own pip."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..envfile import pip_target
+from ..errors import PipError
+from ..progress import Phase
+from .job import Job, explain
+
+_STEP = re.compile(
+    r"\s*(?P<what>Resolved|Prepared|Downloading|Downloaded|Building|Built|Collecting|Using cached|Installing)\b"
+    r"(?P<item>.*)"
+)
+
+
+def uv_program() -> str | None:
+    """The uv program: the one installed beside us, else what PATH finds."""
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        return shutil.which("uv")
+
+
+def install_section(job: Job) -> None:
+    """Install the file's pip lines, if it has any. Raises PipError with the installer's last lines."""
+    if job.file.pip:
+        install(job, job.file.pip)
+
+
+def install(job: Job, lines: Sequence[str]) -> None:
+    """Install requirement lines into the job's prefix, run in the environment file's folder."""
+    job.reporter.phase(Phase.PIP)
+    requirements = job.prefix / ".sepal" / "requirements.txt"
+    requirements.parent.mkdir(parents=True, exist_ok=True)
+    requirements.write_text("".join(f"{absolute(line, job.folder)}\n" for line in lines), encoding="utf-8")
+    uv = uv_program()
+    tool = "uv pip" if uv else "pip"
+    command = (
+        [uv, "pip", "install", "--python", job.python, "--no-progress"]
+        if uv
+        else [job.python, "-m", "pip", "install", "--no-input", "--no-compile", "--progress-bar", "off"]
+    )
+    env = {
+        "UV_CACHE_DIR": str(job.cache / "uv"),
+        "PIP_CACHE_DIR": str(job.cache / "pip"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+    def on_line(line: str) -> None:
+        if step := _STEP.match(line):
+            job.reporter.update(item=f"{step['what']}{step['item']}"[:200])
+
+    done = job.run([*command, "-r", str(requirements)], on_line, env=env)
+    if done.code:
+        raise explain(
+            f"{tool} could not install what {job.file.path} asks for. Try the lines of its pip section by hand.",
+            done.stdout,
+            PipError,
+        )
+
+
+def absolute(line: str, folder: Path) -> str:
+    """A requirement line with its local path made absolute: the file it goes into lies elsewhere."""
+    option, target = pip_target(line)
+    if not option or "://" in target or target.startswith("file:"):
+        return line
+    path = target if target.startswith("/") else f"{folder}/{target}"
+    return path if option == "path" else f"{option} {path}"

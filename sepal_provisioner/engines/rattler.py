@@ -1,0 +1,34 @@
+"""py-rattler: the embedded engine. It solves and installs in this process, which must be a build's own.
+
+The interpreter may crash when it exits right after py-rattler's last await, so a build process ends with `os._exit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import metadata
+
+from ..settings import Sepal
+from .channels import conda_request
+from .job import Job
+from .pip import install_section
+
+
+def version(settings: Sepal) -> str | None:
+    """py-rattler's version, or None when it is not installed."""
+    try:
+        return metadata.version("py-rattler")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def create(job: Job) -> None:
+    """Solve, download and link in process, then install the pip section."""
+    request = conda_request(job.file, job.settings.channel_mirrors)
+    job.log(f"# py-rattler {version(job.settings)}")
+    job.log(f"# channels: {' '.join(request.channels)}")
+    job.log(f"# specs: {', '.join(request.specs)}")
+    from .rattler_install import create_prefix
+
+    asyncio.run(asyncio.wait_for(create_prefix(job, request), job.deadline()))
+    install_section(job)

@@ -1,0 +1,400 @@
+"""An environment file as a value, and the fingerprint of what decides an environment's content.
+
+Two kinds: `sepal_environment.yml`, a conda environment file, and the legacy `requirements.txt`. The YAML is read as
+nodes, not as objects: every message can name its line, and an alias that unfolds into millions of entries is
+counted, not built.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import platform
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .catalog import Problem, without_credentials
+from .errors import EnvironmentFileError
+from .files import read_bounded, resolve_inside
+
+CONDA_FILE = "sepal_environment.yml"
+REQUIREMENTS_FILE = "requirements.txt"
+FILE_LIMIT = 256_000  # bytes of an environment or requirements file
+NODE_LIMIT = 20_000
+REFERENCE_LIMIT = 2_000  # local files that one environment may depend on
+REFERENCE_BYTES = 200_000_000
+LAYOUT = 1  # counts up when the same file must be built anew because we build differently
+
+_KEYS = ("name", "channels", "dependencies", "variables", "prefix", "platforms")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_SPEC = re.compile(r"(?:(?P<channel>[^\s\[\]]+)::)?(?P<name>[A-Za-z0-9_*^][A-Za-z0-9_.*+-]*)")
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
+
+
+@dataclass(frozen=True)
+class EnvironmentFile:
+    """What an environment holds, as its author wrote it.
+
+    `path` is relative to the repository's root. `dependencies` are conda match specs, `pip` the lines of the pip
+    section (for kind `requirements` the lines of the file itself), `files` the local files that decide what those
+    lines mean, as (path relative to the root, sha256).
+    """
+
+    kind: str  # "conda" | "requirements"
+    path: str
+    name: str = ""
+    channels: tuple[str, ...] = ()
+    dependencies: tuple[str, ...] = ()
+    pip: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+    def names(self) -> set[str]:
+        """The conda packages it asks for by name, in lower case."""
+        return {spec_name(spec) for spec in self.dependencies}
+
+    def fingerprint(self, extra: Sequence[str] = ()) -> str:
+        """Sixteen hex digits that are the same exactly when the environment's content would be.
+
+        `extra` is what a site adds to this kind of environment (its default requirements). A comment, a blank line,
+        the file's `name` and the order of the dependencies change nothing.
+        """
+        parts = {
+            "layout": LAYOUT,
+            "platform": f"{sys.platform}-{platform.machine()}",
+            "kind": self.kind,
+            "channels": self.channels,
+            "dependencies": sorted(self.dependencies),
+            "pip": self.pip,
+            "variables": sorted(self.variables),
+            "files": sorted(self.files),
+            "extra": list(extra),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> EnvironmentFile:
+        """The value that `to_json` wrote."""
+        return cls(
+            kind=document["kind"],
+            path=document["path"],
+            name=document["name"],
+            channels=tuple(document["channels"]),
+            dependencies=tuple(document["dependencies"]),
+            pip=tuple(document["pip"]),
+            variables=tuple((key, value) for key, value in document["variables"]),
+            files=tuple((path, digest) for path, digest in document["files"]),
+            warnings=tuple(Problem(**problem) for problem in document["warnings"]),
+        )
+
+
+def spec_name(spec: str) -> str:
+    """The package name of a conda match spec, in lower case: `gdal` of `conda-forge::gdal=3.8.*`."""
+    found = _SPEC.match(spec)
+    return found["name"].lower() if found else spec.lower()
+
+
+def find_environment_file(checkout: Path) -> str | None:
+    """Which environment file a repository ships, or None: then it is an application, but no kernel."""
+    for name in (CONDA_FILE, REQUIREMENTS_FILE):
+        if (checkout / name).is_symlink() or (checkout / name).is_file():
+            return name
+    return None
+
+
+def read_environment_file(checkout: Path, path: str) -> EnvironmentFile:
+    """Parse a repository's environment file and hash the local files that it refers to.
+
+    Raises EnvironmentFileError, which names the file and the line.
+    """
+    text = _read_text(checkout, path)
+    parsed = parse_requirements(text, path) if path.endswith(".txt") else parse_conda(text, path)
+    folder = Path(path).parent
+    found: dict[str, str] = {}
+    for line, where in _pip_lines(parsed):
+        for reference in _references(checkout, folder, line, where, depth=0):
+            if len(found) >= REFERENCE_LIMIT:
+                raise EnvironmentFileError(
+                    f"{path}: it refers to more than {REFERENCE_LIMIT} local files; publish the package instead."
+                )
+            found[reference] = _digest(checkout, reference)
+    return EnvironmentFile(**{**_fields(parsed), "files": tuple(sorted(found.items()))})
+
+
+def parse_conda(text: str, path: str = CONDA_FILE) -> EnvironmentFile:
+    """Parse a conda environment file. Raises EnvironmentFileError."""
+    root = _compose(text, path)
+    if not isinstance(root, yaml.MappingNode):
+        raise _fault(path, root, "expected `name:`, `channels:` and `dependencies:` at the top")
+    sections, warnings = _sections(root, path)
+    if "dependencies" not in sections:
+        hint = next((w.message for w in warnings if "`dependencies`" in w.message), "")
+        raise _fault(path, root, "there is no `dependencies:` section" + (f" ({hint})" if hint else ""))
+    dependencies, pip = _dependencies(sections["dependencies"], path)
+    return EnvironmentFile(
+        kind="conda",
+        path=path,
+        name=_scalar(sections["name"], path, "name") if "name" in sections else "",
+        channels=tuple(_strings(sections["channels"], path, "channels")) if "channels" in sections else (),
+        dependencies=tuple(dependencies),
+        pip=tuple(pip),
+        variables=tuple(_variables(sections["variables"], path)) if "variables" in sections else (),
+        warnings=tuple(warnings),
+    )
+
+
+def parse_requirements(text: str, path: str = REQUIREMENTS_FILE) -> EnvironmentFile:
+    """Parse a requirements file into its lines; their meaning is the installer's business."""
+    lines = tuple(line for _, line in requirement_lines(text))
+    return EnvironmentFile(kind="requirements", path=path, pip=lines)
+
+
+def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The logical lines of a requirements file: comments gone, continuations joined, with their line numbers."""
+    pending, start = "", 0
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = re.sub(r"(^|\s)#.*$", "", raw).strip()
+        start = start or number
+        if line.endswith("\\"):
+            pending += line[:-1].rstrip() + " "
+            continue
+        if joined := (pending + line).strip():
+            yield start, joined
+        pending, start = "", 0
+    if pending.strip():
+        yield start, pending.strip()
+
+
+# ---------------------------------------------------------------------------------------------------- YAML nodes
+
+
+def _compose(text: str, path: str) -> yaml.Node:
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}" if mark else "somewhere"
+        if error.problem and "'\\t'" in error.problem:
+            raise EnvironmentFileError(f"{path}: {place}: a tab; YAML is indented with spaces.") from None
+        raise EnvironmentFileError(f"{path}: {place}: not YAML: {error.problem or error.context}.") from None
+    except yaml.YAMLError as error:
+        raise EnvironmentFileError(f"{path}: not YAML: {error}.") from None
+    except RecursionError:
+        raise EnvironmentFileError(f"{path}: nested too deeply.") from None
+    if root is None:
+        raise EnvironmentFileError(f"{path}: line 1: the file is empty.")
+    _count(root, path)
+    return root
+
+
+def _count(root: yaml.Node, path: str) -> None:
+    """Refuse a document that unfolds into more than NODE_LIMIT nodes, which aliases can do in a few lines."""
+    seen = 0
+    pending: list[Any] = [root]
+    while pending:
+        node = pending.pop()
+        seen += 1
+        if seen > NODE_LIMIT:
+            raise _fault(path, root, "too large once its aliases are unfolded")
+        if isinstance(node, yaml.MappingNode):
+            pending.extend(part for pair in node.value for part in pair)
+        elif isinstance(node, yaml.SequenceNode):
+            pending.extend(node.value)
+
+
+def _fault(path: str, node: yaml.Node, message: str) -> EnvironmentFileError:
+    return EnvironmentFileError(f"{path}: line {node.start_mark.line + 1}: {message}.")
+
+
+def _scalar(node: yaml.Node, path: str, what: str) -> str:
+    """A text as it is written, so that `python=3.10` and a bare `3.10` never become a float."""
+    if not isinstance(node, yaml.ScalarNode):
+        kind = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
+        raise _fault(path, node, f"{what}: expected a text, found {kind}")
+    value = str(node.value).strip()
+    if not value or not value.isprintable():
+        raise _fault(path, node, f"{what}: empty, or with characters that can't be shown")
+    return value
+
+
+def _strings(node: yaml.Node, path: str, what: str) -> list[str]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise _fault(path, node, f"{what}: expected a list (lines that start with `-`)")
+    return [_scalar(item, path, what) for item in node.value]
+
+
+def _sections(root: yaml.MappingNode, path: str) -> tuple[dict[str, yaml.Node], list[Problem]]:
+    sections: dict[str, yaml.Node] = {}
+    warnings: list[Problem] = []
+    for key_node, value in root.value:
+        key = _scalar(key_node, path, "a section's name")
+        if key in sections:
+            raise _fault(path, key_node, f"`{key}:` stands twice")
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            warnings.append(
+                Problem(f"line {key_node.start_mark.line + 1}", f"unknown section `{key}` is ignored{hint}")
+            )
+            continue
+        if isinstance(value, yaml.ScalarNode) and value.tag == "tag:yaml.org,2002:null":
+            if key == "dependencies":
+                raise _fault(path, key_node, "`dependencies:` is empty")
+            continue
+        sections[key] = value
+    return sections, warnings
+
+
+def _dependencies(node: yaml.Node, path: str) -> tuple[list[str], list[str]]:
+    if not isinstance(node, yaml.SequenceNode):
+        raise _fault(path, node, "dependencies: expected a list (lines that start with `-`)")
+    specs: list[str] = []
+    pip: list[str] | None = None
+    for item in node.value:
+        if isinstance(item, yaml.MappingNode):
+            for key_node, value in item.value:
+                key = _scalar(key_node, path, "dependencies")
+                if key != "pip":
+                    raise _fault(path, key_node, f"dependencies: `{key}:` is not supported, only `pip:`")
+                if pip is not None:
+                    raise _fault(path, key_node, "`pip:` stands twice; put all its lines into one list")
+                pip = _strings(value, path, "pip")
+            continue
+        spec = _scalar(item, path, "dependencies")
+        if spec.startswith("-") or not _SPEC.match(spec):
+            raise _fault(path, item, f"{spec!r} is not a conda match spec")
+        specs.append(re.sub(r"\s+", " ", spec))
+    if not specs and not pip:
+        raise _fault(path, node, "`dependencies:` is empty")
+    return specs, pip or []
+
+
+def _variables(node: yaml.Node, path: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(node, yaml.MappingNode):
+        raise _fault(path, node, "variables: expected `NAME: value` lines")
+    for key_node, value in node.value:
+        key = _scalar(key_node, path, "variables")
+        if not _VARIABLE.match(key):
+            raise _fault(path, key_node, f"variables: {key!r} is not a variable's name")
+        if not isinstance(value, yaml.ScalarNode) or "\0" in value.value:
+            raise _fault(path, value, f"variables: {key}: expected a text")
+        yield key, str(value.value)
+
+
+# ----------------------------------------------------------------------------------- local files of the pip section
+
+
+def _fields(parsed: EnvironmentFile) -> dict[str, Any]:
+    return {name: getattr(parsed, name) for name in EnvironmentFile.__dataclass_fields__}
+
+
+def _pip_lines(parsed: EnvironmentFile) -> Iterator[tuple[str, str]]:
+    for line in parsed.pip:
+        yield line, parsed.path
+
+
+def _references(checkout: Path, folder: Path, line: str, where: str, depth: int) -> Iterator[str]:
+    """The local files that a requirement line depends on, relative to the repository's root."""
+    option, target = pip_target(line)
+    if option in ("-r", "-c"):
+        if "://" in target:
+            return
+        if depth > 8:
+            raise EnvironmentFileError(f"{where}: {line}: files that include each other too deeply.")
+        relative = _inside(checkout, folder / target, line, where)
+        yield relative
+        inner = Path(relative).parent
+        for number, nested in requirement_lines(_read_text(checkout, relative)):
+            place = f"{relative}: line {number}"
+            # A nested `-r` is relative to its own file, a nested path to the folder the installer runs in.
+            nested_option, _ = pip_target(nested)
+            base = inner if nested_option in ("-r", "-c") else folder
+            yield from _references(checkout, base, nested, place, depth + 1)
+    elif option in ("-e", "path"):
+        project = re.sub(r"\[[\w,.-]+\]$", "", target).removeprefix("file:")
+        relative = _inside(checkout, folder / project, line, where)
+        yield from _project_files(checkout, relative, option == "-e", line, where)
+
+
+def pip_target(line: str) -> tuple[str, str]:
+    """What a requirement line refers to locally: ("-r" | "-c" | "-e" | "path", target), or ("", "")."""
+    match = re.match(r"(-r|--requirement|-c|--constraint|-e|--editable)(?:\s+|=|(?<=-[rce]))(.+)", line)
+    if match:
+        option = {"--requirement": "-r", "--constraint": "-c", "--editable": "-e"}.get(match[1], match[1])
+        target = match[2].strip().strip("\"'")
+        if option == "-e" and ("://" in target or re.match(r"\w+\+", target)):
+            return "", ""
+        return option, target
+    bare = line.split(";", maxsplit=1)[0].strip()
+    if bare.startswith((".", "/")) or bare.startswith("file:"):
+        return "path", bare
+    return "", ""
+
+
+def _project_files(checkout: Path, relative: str, editable: bool, line: str, where: str) -> Iterator[str]:
+    """The files that decide what a local project installs.
+
+    An editable project's code is read live from the checkout, so only its metadata counts; a project that is copied
+    counts with every file.
+    """
+    folder = checkout / relative
+    if folder.is_file():
+        yield relative
+        return
+    metadata = [name for name in _PROJECT_FILES if (folder / name).is_file()]
+    if "pyproject.toml" not in metadata and "setup.py" not in metadata:
+        raise EnvironmentFileError(
+            f"{where}: {line}: {relative} holds no Python project (neither pyproject.toml nor setup.py)."
+        )
+    if editable:
+        names = [*metadata, *sorted(path.name for path in folder.glob("*requirements*.txt"))]
+        for name in names:
+            yield _inside(checkout, Path(relative) / name, line, where)
+        return
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(checkout).parts
+        if ".git" in parts or "__pycache__" in parts or path.is_symlink() or not path.is_file():
+            continue
+        yield Path(*parts).as_posix()
+
+
+def _inside(checkout: Path, target: Path, line: str, where: str) -> str:
+    try:
+        resolved = resolve_inside(checkout, target.as_posix())
+    except (ValueError, OSError) as error:
+        raise EnvironmentFileError(f"{where}: {without_credentials(line)}: {error}.") from None
+    if not resolved.exists():
+        raise EnvironmentFileError(f"{where}: {line}: there is no {target.as_posix()} in the repository.")
+    return resolved.relative_to(checkout.resolve()).as_posix()
+
+
+def _read_text(checkout: Path, relative: str) -> str:
+    try:
+        data = read_bounded(resolve_inside(checkout, relative), FILE_LIMIT)
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EnvironmentFileError(f"{relative}: it is not UTF-8 (byte {error.start}).") from None
+    except ValueError as error:
+        raise EnvironmentFileError(f"{relative}: {error}.") from None
+    except OSError as error:
+        raise EnvironmentFileError(f"{relative}: it can't be read: {error.strerror}.") from None
+
+
+def _digest(checkout: Path, relative: str) -> str:
+    try:
+        data = read_bounded(checkout / relative, REFERENCE_BYTES)
+    except (OSError, ValueError) as error:
+        raise EnvironmentFileError(f"{relative}: it can't be read: {error}.") from None
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,136 @@
+"""Reading what others wrote, within bounds, and writing so that a reader never meets half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+from .errors import NoSpaceError, StoreError
+
+FULL_DISK = {28, 122}  # ENOSPC, EDQUOT
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes.
+
+    Raises OSError, and ValueError when it is larger or no regular file (a FIFO would block for ever).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is not a regular file")
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"it is larger than {human_size(limit)}")
+    return data
+
+
+def decode_json(data: bytes) -> Any:
+    """A JSON document in UTF-8, with or without a byte order mark. Raises ValueError, which says where."""
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path, limit: int = 16_000_000) -> Any:
+    """The JSON document in a file. Raises OSError and ValueError."""
+    return decode_json(read_bounded(path, limit))
+
+
+def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
+    """Write a file beside `path` and rename it into place.
+
+    Raises StoreError: a full disk and a folder that cannot be written are the two things that happen here.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise store_error(error, path) from error
+
+
+def write_json(path: Path, document: Any, mode: int = 0o644) -> None:
+    """Write a JSON document by rename."""
+    write_atomic(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n", mode)
+
+
+def store_error(error: OSError, path: Path) -> StoreError:
+    """The answer to an OSError met while writing to a store."""
+    if error.errno in FULL_DISK:
+        return NoSpaceError(f"There is no space left for {path}. Free some, or set c.Sepal.store to a larger disk.")
+    return StoreError(
+        f"{path} can't be written: {error.strerror or error}. Set c.Sepal.store to a folder you may write."
+    )
+
+
+def resolve_inside(root: Path, relative: str) -> Path:
+    """The real path of `relative` below `root`, links followed. Raises ValueError when it leads outside."""
+    base = root.resolve()
+    target = (base / relative).resolve()
+    if target != base and base not in target.parents:
+        raise ValueError(f"{relative} leads out of the repository")
+    return target
+
+
+def writable(folder: Path) -> bool:
+    """Whether this user may write into `folder`, or create it. Looks only; creates nothing."""
+    for existing in (folder, *folder.parents):
+        if existing.exists():
+            return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return False
+
+
+def tree_size(folder: Path) -> int:
+    """Bytes on disk below `folder`, a file with several names counted once; links are not followed."""
+    seen: set[tuple[int, int]] = set()
+    total = 0
+    pending = [os.fspath(folder)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                    continue
+                info = entry.stat(follow_symlinks=False)
+                if info.st_nlink > 1:
+                    if (info.st_dev, info.st_ino) in seen:
+                        continue
+                    seen.add((info.st_dev, info.st_ino))
+                total += info.st_blocks * 512
+    return total
+
+
+def human_size(size: float) -> str:
+    """A size for people: `1.4 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """A duration for people: `4 s`, `2 min 05 s`, `1 h 20 min`."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

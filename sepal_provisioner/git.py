@@ -1,0 +1,246 @@
+"""The git command line, spoken here and nowhere else: one checkout brought to one commit of one repository."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .catalog import without_credentials
+from .errors import RepositoryError
+from .process import run
+
+# What we fetched, and what we then checked out completely. A HEAD that is neither has commits of somebody's own.
+_FETCHED = "refs/sepal/fetched"
+_SYNCED = "refs/sepal/synced"
+
+_FLAGS = (
+    # A catalog's repository is not trusted: nothing it ships may run.
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "protocol.ext.allow=never"),
+    # Only what the catalog names is fetched, never what a remote advertises on the way.
+    *("-c", "submodule.recurse=false"),
+    *("-c", "fetch.recurseSubmodules=false"),
+    *("-c", "fetch.fsckObjects=true"),
+    # A shared checkout is read by other users at any time: no repacking in the background.
+    *("-c", "gc.auto=0"),
+    *("-c", "maintenance.auto=false"),
+    # The same files on every machine, whatever the user's own configuration says.
+    *("-c", "core.autocrlf=false"),
+    *("-c", "core.fileMode=false"),
+    *("-c", "core.symlinks=true"),
+    *("-c", "advice.detachedHead=false"),
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkout comes from. `branch` None means the remote's HEAD; `commit` wins over it."""
+
+    url: str
+    branch: str | None = None
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did: the commit that is checked out now, and where local changes were set aside."""
+
+    commit: str
+    changed: bool
+    set_aside: Path | None = None
+
+
+class _InTheWayError(RepositoryError):
+    """A checkout would overwrite files that git does not know."""
+
+
+class Git:
+    """Runs git for one checkout, all commands together within `timeout` seconds.
+
+    `schemes` are the transports that git itself may use, submodules and redirections included.
+    """
+
+    def __init__(self, folder: Path, *, timeout: float, schemes: frozenset[str]) -> None:
+        self.folder = folder
+        self._deadline = time.monotonic() + timeout
+        self._timeout = timeout
+        self._env = git_environment(schemes)
+
+    def update(self, source: Source, aside: Path) -> Update:
+        """Bring the checkout to the source's commit, cloning it when there is none.
+
+        Local changes and commits are moved to a folder below `aside` first. Raises RepositoryError; the old checkout
+        is then as it was.
+        """
+        if not self.folder.exists():
+            return self._clone(source)
+        self._remove_old_locks()
+        head, dirty = self._status()
+        synced, fetched = self._ref(_SYNCED), self._ref(_FETCHED)
+        if head is None or head not in (synced, fetched):
+            return self._clone(source, self._set_aside(aside))
+        wanted = source.commit or self._remote_commit(source)
+        if head == wanted == synced:
+            return Update(head, changed=False)
+        if dirty:
+            return self._clone(source, self._set_aside(aside))
+        try:
+            self._fetch(source, wanted)
+            self._checkout(wanted)
+        except _InTheWayError:  # an untracked file is somebody's work too: git would not overwrite it, nor do we
+            return self._clone(source, self._set_aside(aside))
+        return Update(wanted, changed=True)
+
+    def _clone(self, source: Source, set_aside: Path | None = None) -> Update:
+        """Fetch into a new folder and rename it into place."""
+        final = self.folder
+        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        self.folder = temporary
+        try:
+            self._git("init", "--quiet", "--template=")
+            wanted = source.commit or self._remote_commit(source)
+            self._fetch(source, wanted)
+            self._checkout(wanted)
+            os.replace(temporary, final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if set_aside is not None and not final.exists():
+                os.replace(set_aside, final)
+            raise
+        finally:
+            self.folder = final
+        return Update(wanted, changed=True, set_aside=set_aside)
+
+    def _status(self) -> tuple[str | None, bool]:
+        """(HEAD's commit or None when this is no sound checkout, whether tracked files were changed)."""
+        try:
+            text = self._git(
+                "status",
+                "--porcelain=v2",
+                "--branch",
+                "--untracked-files=no",
+                "--ignore-submodules=untracked",
+            )
+        except RepositoryError:
+            return None, True
+        head = re.search(r"^# branch\.oid ([0-9a-f]{40})$", text, re.MULTILINE)
+        dirty = any(line and not line.startswith("#") for line in text.splitlines())
+        return (head[1] if head else None), dirty
+
+    def _ref(self, name: str) -> str | None:
+        try:
+            return (self.folder / ".git" / name).read_text().strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def _remove_old_locks(self) -> None:
+        """Remove what a killed git left; whoever calls us holds the store's sync lock, so no other runs here."""
+        for lock in (self.folder / ".git").glob("*.lock"):
+            with contextlib.suppress(OSError):
+                if time.time() - lock.stat().st_mtime > self._timeout:
+                    lock.unlink()
+
+    def _remote_commit(self, source: Source) -> str:
+        ref = f"refs/heads/{source.branch}" if source.branch else "HEAD"
+        text = self._git("ls-remote", "--exit-code", "--", source.url, ref, missing=source)
+        for line in text.splitlines():
+            commit, _, name = line.partition("\t")
+            if name == ref and re.fullmatch(r"[0-9a-f]{40}", commit):
+                return commit
+        raise RepositoryError(f"{without_credentials(source.url)} has no {source.branch or 'HEAD'}.")
+
+    def _fetch(self, source: Source, commit: str) -> None:
+        """Fetch one commit. Servers that refuse a bare commit are asked for their branches."""
+        refspec = f"+{commit}:{_FETCHED}"
+        base = ("fetch", "--quiet", "--no-tags", "--force", "--update-shallow")
+        try:
+            self._git(*base, "--depth=1", "--", source.url, refspec)
+        except RepositoryError:
+            if not source.commit:
+                raise
+            self._git(*base, "--", source.url, "+refs/heads/*:refs/sepal/heads/*")
+            self._git("update-ref", _FETCHED, commit)
+
+    def _checkout(self, commit: str) -> None:
+        """Check a fetched commit out, submodules included, and then say that it is complete."""
+        try:
+            self._git("checkout", "--quiet", "--detach", commit, "--")
+        except RepositoryError as error:
+            if "would be overwritten" in error.detail:
+                raise _InTheWayError(error.message, detail=error.detail) from None
+            raise
+        if (self.folder / ".gitmodules").is_file():
+            self._git("submodule", "--quiet", "sync", "--recursive")
+            update = ("submodule", "--quiet", "update", "--init", "--recursive", "--force")
+            try:
+                self._git(*update, "--depth=1")
+            except (
+                RepositoryError
+            ):  # the commit is no branch's tip, and the server serves nothing else to a shallow clone
+                self._git(*update)
+        self._git("update-ref", _SYNCED, commit)
+
+    def _set_aside(self, aside: Path) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        aside.mkdir(parents=True, exist_ok=True)
+        for number in range(1000):
+            target = aside / f"{self.folder.name}-{stamp}{f'-{number}' if number else ''}"
+            if not target.exists():
+                os.replace(self.folder, target)
+                return target
+        raise RepositoryError(f"{aside} is full of checkouts that were set aside; look at them and remove them.")
+
+    def _git(self, *arguments: str, missing: Source | None = None) -> str:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise RepositoryError(f"git took longer than {self._timeout:.0f} s (c.Sepal.git_timeout).")
+        try:
+            done = run(["git", *_FLAGS, *arguments], cwd=self.folder, env=self._env, timeout=left)
+        except FileNotFoundError:
+            raise RepositoryError("git is not installed; install it and sync again.") from None
+        if done.timed_out:
+            raise RepositoryError(f"git took longer than {self._timeout:.0f} s (c.Sepal.git_timeout).")
+        if done.code == 2 and missing is not None:
+            what = f"no branch {missing.branch!r}" if missing.branch else "no commits"
+            raise RepositoryError(f"{without_credentials(missing.url)} has {what}.")
+        if done.code:
+            raise RepositoryError(f"git {arguments[0]} failed: {_reason(done.stderr)}", detail=_clean(done.stderr))
+        return done.stdout
+
+
+def git_environment(schemes: frozenset[str], base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that git runs in: never asks, speaks English, and is in nobody else's repository."""
+    env = dict(os.environ if base is None else base)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"):
+        env.pop(name, None)
+    env |= {
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ALLOW_PROTOCOL": ":".join(sorted(schemes)),
+        "GIT_ASKPASS": "true",
+        "SSH_ASKPASS": "true",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "LC_ALL": "C",
+    }
+    env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20")
+    return env
+
+
+def _clean(text: str) -> str:
+    return re.sub(r"\S+://\S+", lambda url: without_credentials(url[0]), text).strip()[-4000:]
+
+
+def _reason(stderr: str) -> str:
+    """The line of git's output that says what happened."""
+    lines = [line for line in _clean(stderr).splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"(fatal|error|ERROR|remote):", line)]
+    return (telling or lines or ["it said nothing"])[0][:500]

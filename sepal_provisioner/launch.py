@@ -1,0 +1,66 @@
+"""Starting a kernel from a ready prefix: its interpreter, its environment, and the lock that it holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import locks
+from .environ import launch_environment, look
+from .errors import StoreError
+from .settings import Sepal
+from .store import Generation, Stores
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start. `lock` is the descriptor of the prefix's shared lock, which the kernel inherits, or -1 where the
+    file system has no locks; whoever starts the kernel closes its own copy afterwards."""
+
+    generation: Generation
+    python: str
+    env: dict[str, str]
+    lock: int
+
+    def close(self) -> None:
+        """Close our copy of the lock; a kernel that inherited it still holds it."""
+        if self.lock >= 0:
+            os.close(self.lock)
+
+
+def prepare(generation: Generation, name: str, base: Mapping[str, str], settings: Sepal) -> Launch:
+    """The launch of a kernel from a prefix. Writes nothing, solves nothing, starts nothing.
+
+    Raises StoreError when the prefix vanished or its marker cannot be read.
+    """
+    try:
+        record = generation.record()
+        lock = locks.share(generation.marker)
+    except FileNotFoundError as error:
+        raise StoreError(f"{generation.path} is gone: it was removed meanwhile. Start the kernel again.") from error
+    except BlockingIOError as error:
+        raise StoreError(f"{generation.path} is being removed. Start the kernel again.") from error
+    except ValueError as error:
+        raise StoreError(f"{error}. Build it again: jupyter sepal build {name} --force") from error
+    except OSError as error:
+        _log.warning("No lock on %s (%s): nothing keeps it from being removed", generation.path, error.strerror)
+        lock = -1
+    kept = (*settings.keep_variables.get("*", ()), *settings.keep_variables.get(name, ()))
+    facts = look(generation.path, base, record.facts(generation.path))
+    return Launch(generation, generation.python, launch_environment(facts, base, kept), lock)
+
+
+def ready_generation(stores: Stores, name: str) -> Generation | None:
+    """The newest ready prefix for what the index says now; for a kernel that the catalog no longer names, the newest
+    that is left. None when it has to be built. Raises UnknownKernelError when there is nothing of that name."""
+    known = next((kernel for _, kernel in stores.kernels() if kernel.name == name.lower()), None)
+    if known is not None:
+        return stores.observe(known).ready
+    left = stores.newest(name)
+    if left is None:
+        stores.find(name)  # says which kernels there are
+    return left

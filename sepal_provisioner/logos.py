@@ -1,0 +1,47 @@
+"""An application's own logo, copied to where Jupyter looks for it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .files import read_bounded, resolve_inside, write_atomic
+
+LOGO_LIMIT = 300_000  # bytes
+# What Jupyter calls it, and the names under which repositories keep one, best first.
+_LOGOS = {
+    "logo-64x64.png": ("logo-64x64.png", "logo.png"),
+    "logo-svg.svg": ("logo-svg.svg", "logo.svg"),
+}
+# Jupyter serves logos from its own origin: an SVG that could run a script there is left out.
+_ACTIVE_SVG = re.compile(rb"<\s*(script|foreignObject|iframe|!ENTITY|!DOCTYPE)|\son\w+\s*=|javascript:", re.IGNORECASE)
+
+
+def copy_logos(checkout: Path, target: Path) -> bool:
+    """Copy a repository's logos into `target`; whether there was one. Raises StoreError."""
+    found = False
+    for name, candidates in _LOGOS.items():
+        for candidate in candidates:
+            try:
+                data = read_bounded(resolve_inside(checkout, candidate), LOGO_LIMIT)
+            except (OSError, ValueError):
+                continue
+            if _sound(data, name):
+                if _differs(target / name, data):
+                    write_atomic(target / name, data)
+                found = True
+                break
+    return found
+
+
+def _sound(data: bytes, name: str) -> bool:
+    if name.endswith(".png"):
+        return data.startswith(b"\x89PNG\r\n\x1a\n")
+    return b"<svg" in data[:4096] and not _ACTIVE_SVG.search(data)
+
+
+def _differs(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() != data
+    except OSError:
+        return True

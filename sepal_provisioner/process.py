@@ -1,0 +1,215 @@
+"""The only module that starts processes. Every command is a list; no shell is ever asked to read one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NoReturn
+
+OUTPUT_LIMIT = 4_000_000  # bytes kept of a command's output; the rest is read and dropped
+TAIL_LINES = 60
+LINE_LIMIT = 4_000
+
+Process = subprocess.Popen
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a command ended. `code` is negative for a signal; `timed_out` when we ended it."""
+
+    code: int
+    stdout: str
+    stderr: str = ""
+    timed_out: bool = False
+
+    @property
+    def killed(self) -> bool:
+        """Somebody else ended it with SIGKILL: most often the kernel, for want of memory."""
+        return self.code in (-signal.SIGKILL, 128 + signal.SIGKILL) and not self.timed_out
+
+
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    keep: Sequence[int] = (),
+) -> Completed:
+    """Run a command to its end, standard input closed, both streams captured up to OUTPUT_LIMIT bytes.
+
+    After `timeout` seconds its whole process group is killed. Raises OSError when it cannot be started.
+    """
+    with _started(command, cwd, env, keep, stderr=subprocess.PIPE) as process:
+        kept: dict[str, bytes] = {}
+
+        def drain(name: str, stream: IO[bytes]) -> None:
+            kept[name] = stream.read(OUTPUT_LIMIT)
+            while stream.read(1 << 16):
+                pass
+
+        assert process.stdout is not None and process.stderr is not None
+        readers = [
+            threading.Thread(target=drain, args=("out", process.stdout), daemon=True),
+            threading.Thread(target=drain, args=("err", process.stderr), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        timed_out = _wait(process, timeout)
+        for reader in readers:  # a grandchild that kept the pipe open must not keep us
+            reader.join(5)
+        texts = {name: data.decode(errors="replace") for name, data in kept.items()}
+        return Completed(process.returncode, texts.get("out", ""), texts.get("err", ""), timed_out)
+
+
+def follow(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    keep: Sequence[int] = (),
+) -> Completed:
+    """Run a command and hand each line of both streams to `on_line` as it comes.
+
+    A carriage return ends a line too (progress bars). The result's `stdout` holds the last TAIL_LINES lines.
+    """
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with _started(command, cwd, env, keep, stderr=subprocess.STDOUT) as process:
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            _kill_group(process)
+
+        timer = threading.Timer(timeout or 0, expire)
+        timer.daemon = True
+        if timeout:
+            timer.start()
+        try:
+            assert process.stdout is not None
+            for line in _lines(process.stdout):
+                tail.append(line)
+                on_line(line)
+            process.wait()
+        finally:
+            timer.cancel()
+        return Completed(process.returncode, "\n".join(tail), timed_out=expired.is_set())
+
+
+def spawn(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, output: Path | None = None
+) -> Process[bytes]:
+    """Start a process that outlives us, in a session of its own, its output in a file. Poll it to reap it."""
+    with open(output or os.devnull, "ab") as stream:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=None if env is None else dict(env),
+            cwd="/",
+            start_new_session=True,
+        )
+
+
+def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> Process[bytes]:
+    """Start a process that we will end ourselves (with `stop`), its output in a file."""
+    with output.open("ab") as stream:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+
+def stop(process: Process[bytes], grace: float = 5) -> None:
+    """End a process group: politely, then by force."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        _kill_group(process)
+        process.wait()
+
+
+def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Replace this process by a command. Descriptors marked inheritable stay open in it."""
+    os.execve(command[0], list(command), dict(env))
+
+
+@contextlib.contextmanager
+def _started(
+    command: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    keep: Sequence[int],
+    *,
+    stderr: int,
+) -> Iterator[Process[bytes]]:
+    """A child in a process group of its own, which is killed when the block is left early."""
+    process = subprocess.Popen(
+        list(command),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        cwd=cwd,
+        env=None if env is None else dict(env),
+        start_new_session=True,
+        pass_fds=tuple(keep),
+    )
+    try:
+        yield process
+    except BaseException:
+        _kill_group(process)
+        raise
+    finally:
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _wait(process: Process[bytes], timeout: float | None) -> bool:
+    """Wait for the end; True when it took too long and was killed."""
+    try:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        _kill_group(process)
+        process.wait()
+        return True
+    return False
+
+
+def _kill_group(process: Process[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _lines(stream: IO[bytes]) -> Iterator[str]:
+    """Lines of at most LINE_LIMIT characters, ended by a newline or a carriage return."""
+    rest = b""
+    while chunk := stream.read1(1 << 16):  # type: ignore[attr-defined]
+        *complete, rest = re.split(rb"[\r\n]+", rest + chunk)
+        for line in complete:
+            if text := line[:LINE_LIMIT].decode(errors="replace").rstrip():
+                yield text
+        if len(rest) > LINE_LIMIT:
+            yield rest[:LINE_LIMIT].decode(errors="replace")
+            rest = b""
+    if text := rest.decode(errors="replace").rstrip():
+        yield text

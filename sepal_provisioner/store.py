@@ -1,0 +1,323 @@
+"""The store: where everything lies, and what can be seen there. State is observed, never recorded.
+
+<store>/
+  index.json                                    which kernels there are
+  catalogs/                                     last good copies
+  apps/<checkout>/                              the repositories
+  aside/                                        checkouts with local changes, set aside by a sync
+  resources/<kernel>/                           logos
+  environments/<kernel>/<fingerprint>-<n>/      a prefix; .sepal/build.json in it is the marker, written last
+                        /<fingerprint>.lock     held by who builds it; beside it .progress.json, .log, .request.json
+                        /current                a link to the newest ready prefix, for others than kernels
+  pkgs/                                         package caches
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from . import locks
+from .environ import Facts
+from .errors import KilledError, PrefixTooLongError, SepalError, StoreReadOnlyError, UnknownKernelError
+from .files import read_json, writable, write_json
+from .index import Index, Kernel, read_index
+from .progress import Progress, read_progress
+
+PREFIX_LIMIT = 240  # bytes: conda packages reserve 255 for the prefix, and paths below it need their room
+RECORD_LIMIT = 8_000_000  # bytes
+
+_GENERATION = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,5})\Z")
+
+
+class State(str, Enum):
+    """What an environment is like right now."""
+
+    READY = "ready"
+    BUILDING = "building"
+    FAILED = "failed"
+    STALE = "stale"  # not ready, but an older fingerprint's prefix is
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The marker's content: how a prefix was built, and what launching it needs. Sizes in bytes, times in seconds."""
+
+    name: str
+    fingerprint: str
+    engine: str
+    conda: bool = True
+    commit: str = ""
+    repository: str = ""
+    environment_file: str = ""
+    built: float = 0
+    seconds: float = 0
+    size: int = 0
+    user: str = ""
+    host: str = ""
+    activation: Mapping[str, str] = field(default_factory=dict)
+    path: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    durations: Mapping[str, float] = field(default_factory=dict)
+    packages: Sequence[Mapping[str, str]] = ()
+
+    def facts(self, prefix: Path) -> Facts:
+        """What the launch environment is computed from."""
+        return Facts(
+            prefix=str(prefix),
+            conda=self.conda,
+            activation=self.activation,
+            variables=self.variables,
+            path=tuple(self.path),
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One prefix: the n-th build of a fingerprint."""
+
+    path: Path
+    fingerprint: str
+    number: int
+
+    @property
+    def marker(self) -> Path:
+        """The file that says that the prefix is complete; kernels that run from it hold its shared lock."""
+        return self.path / ".sepal" / "build.json"
+
+    @property
+    def python(self) -> str:
+        """The kernel's interpreter."""
+        return str(self.path / "bin" / "python")
+
+    def record(self) -> Record:
+        """What the marker says. Raises OSError and ValueError."""
+        document = read_json(self.marker, RECORD_LIMIT)
+        if not isinstance(document, dict):
+            raise ValueError(f"{self.marker}: expected an object")
+        known = {name: value for name, value in document.items() if name in Record.__dataclass_fields__}
+        try:
+            return Record(**known)
+        except TypeError as error:
+            raise ValueError(f"{self.marker}: {error}") from None
+
+    def publish(self, record: Record) -> None:
+        """Write the marker: from now on this prefix is ready."""
+        write_json(self.marker, asdict(record))
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a store holds for one kernel.
+
+    `ready` is the newest prefix of the wanted fingerprint, `older` the newest of any other, `progress` what the running
+    or last build says of itself, and `failure` why there is no prefix.
+    """
+
+    state: State
+    store: Store
+    ready: Generation | None = None
+    older: Generation | None = None
+    progress: Progress | None = None
+    failure: SepalError | None = None
+
+
+@dataclass(frozen=True)
+class Store:
+    """The paths of one store and what can be seen there. Making one does no I/O."""
+
+    root: Path
+
+    @property
+    def index_path(self) -> Path:
+        """The index of this store's kernels."""
+        return self.root / "index.json"
+
+    @property
+    def apps(self) -> Path:
+        """The folder of the checkouts."""
+        return self.root / "apps"
+
+    @property
+    def aside(self) -> Path:
+        """Where checkouts with local changes go."""
+        return self.root / "aside"
+
+    @property
+    def catalogs(self) -> Path:
+        """The last good copies of catalogs."""
+        return self.root / "catalogs"
+
+    @property
+    def resources(self) -> Path:
+        """The applications' logos, a folder for each kernel that has one."""
+        return self.root / "resources"
+
+    @property
+    def packages(self) -> Path:
+        """The package caches, shared by all builds."""
+        return self.root / "pkgs"
+
+    @property
+    def sync_lock(self) -> Path:
+        """Held by the one sync that runs."""
+        return self.root / "sync.lock"
+
+    def writable(self) -> bool:
+        """Whether this user may build here."""
+        return writable(self.root)
+
+    def index(self) -> Index:
+        """The kernels of this store. Raises ValueError when the index is there but can't be read."""
+        return read_index(self.index_path)
+
+    def folder(self, name: str) -> Path:
+        """Where a kernel's environments are."""
+        return self.root / "environments" / name
+
+    def beside(self, name: str, fingerprint: str, what: str) -> Path:
+        """The lock, progress.json, log or request.json of a fingerprint's builds."""
+        return self.folder(name) / f"{fingerprint}.{what}"
+
+    def generations(self, name: str) -> list[Generation]:
+        """Every prefix of a kernel, complete or not, newest number first."""
+        folder = self.folder(name)
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return []
+        found = [match for entry in names if (match := _GENERATION.match(entry))]
+        generations = [Generation(folder / m[0], m[1], int(m[2])) for m in found]
+        return sorted(generations, key=lambda generation: -generation.number)
+
+    def next_generation(self, name: str, fingerprint: str) -> Generation:
+        """The prefix that a new build makes. Raises PrefixTooLongError."""
+        numbers = [g.number for g in self.generations(name) if g.fingerprint == fingerprint]
+        number = max(numbers, default=0) + 1
+        path = self.folder(name) / f"{fingerprint}-{number}"
+        if (length := len(os.fsencode(path))) > PREFIX_LIMIT:
+            raise PrefixTooLongError(
+                f"The prefix would be {length} bytes long ({path}), but conda packages can embed {PREFIX_LIMIT}. "
+                "Set c.Sepal.store to a folder with a shorter path."
+            )
+        return Generation(path, fingerprint, number)
+
+    def observe(self, name: str, fingerprint: str) -> Environment:
+        """What is there for a kernel at a fingerprint. Reads a few small files; never waits."""
+        complete = [g for g in self.generations(name) if g.marker.is_file()]
+        ready = next((g for g in complete if g.fingerprint == fingerprint), None)
+        older = max((g for g in complete if g.fingerprint != fingerprint), key=_published, default=None)
+        progress = read_progress(self.beside(name, fingerprint, "progress.json"))
+        building = locks.held(self.beside(name, fingerprint, "lock"))
+        failure = None if building or ready else _failure(progress)
+        if ready:
+            state = State.READY
+        elif building:
+            state = State.BUILDING
+        elif failure:
+            state = State.FAILED
+        else:
+            state = State.STALE if older else State.MISSING
+        return Environment(state, self, ready, older, progress, failure)
+
+    def link_current(self, generation: Generation) -> None:
+        """Let `current` point to a prefix, by rename: readers of the old path never find it missing."""
+        link = generation.path.parent / "current"
+        temporary = link.with_name(f".current.{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        temporary.symlink_to(generation.path.name)
+        os.replace(temporary, link)
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores that are searched, in order; only the last one is ever written."""
+
+    searched: tuple[Store, ...]
+    own: Store
+
+    @classmethod
+    def of(cls, store: str, search_stores: Sequence[str] = ()) -> Stores:
+        """The stores that the settings name."""
+        return cls(tuple(Store(Path(root)) for root in search_stores if root != store), Store(Path(store)))
+
+    def __iter__(self) -> Iterator[Store]:
+        yield from (*self.searched, self.own)
+
+    def kernels(self) -> list[tuple[Store, Kernel]]:
+        """Every kernel and the store whose index names it; of two with the same name the first wins.
+
+        An index that can't be read costs its own kernels only; `broken` tells of it.
+        """
+        found: dict[str, tuple[Store, Kernel]] = {}
+        for store in self:
+            with contextlib.suppress(ValueError):
+                for kernel in store.index().kernels:
+                    found.setdefault(kernel.name, (store, kernel))
+        return list(found.values())
+
+    def find(self, name: str) -> tuple[Store, Kernel]:
+        """The kernel of a name, in any case. Raises UnknownKernelError."""
+        kernels = {kernel.name: (store, kernel) for store, kernel in self.kernels()}
+        wanted = name.lower()
+        if found := kernels.get(wanted) or kernels.get(f"venv-{wanted}"):
+            return found
+        import difflib
+
+        near = difflib.get_close_matches(wanted, kernels, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UnknownKernelError(
+            f"No catalog names a kernel {name!r}.{hint} `jupyter sepal list` shows those there are; "
+            "`jupyter sepal sync` reads the catalogs again."
+        )
+
+    def observe(self, kernel: Kernel) -> Environment:
+        """The best that any store has for a kernel: a ready prefix wherever it is, else the writable store's state."""
+        views = [store.observe(kernel.name, kernel.fingerprint) for store in self]
+        for wanted in (State.READY, State.BUILDING):
+            if found := next((view for view in views if view.state is wanted), None):
+                return found
+        own = views[-1]
+        older = next((view.older for view in views if view.older), None)
+        if own.state is State.MISSING and older:
+            return Environment(State.STALE, own.store, older=older)
+        return own
+
+    def newest(self, name: str) -> Generation | None:
+        """The newest complete prefix of a kernel that the index no longer names: what a restart can still use."""
+        found = [g for store in self for g in store.generations(name) if g.marker.is_file()]
+        return max(found, key=_published, default=None)
+
+    def to_build_in(self) -> Store:
+        """The store that a build writes. Raises StoreReadOnlyError."""
+        if self.own.writable():
+            return self.own
+        raise StoreReadOnlyError(
+            f"This environment isn't built yet, and you may not write to {self.own.root}. Ask whoever administers it "
+            "to run `jupyter sepal build`, or set c.Sepal.store to a folder of your own."
+        )
+
+
+def _published(generation: Generation) -> float:
+    try:
+        return generation.marker.stat().st_mtime
+    except OSError:
+        return 0
+
+
+def _failure(progress: Progress | None) -> SepalError | None:
+    if progress is None:
+        return None
+    if not progress.ended:
+        return KilledError(
+            f"The build of {progress.name} ended without a word while it was at “{progress.phase.value}”: it was "
+            "killed, ran out of memory, or the machine went down. Start the kernel again to build it again."
+        )
+    return progress.failure()
