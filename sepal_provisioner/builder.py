@@ -27,11 +27,12 @@ from .envfile import EnvironmentFile, read_environment_file
 from .environ import build_environment, launch_environment, look
 from .errors import BuildError, ChangedError, SepalError, SettingsError
 from .files import read_json, store_error, tree_size, write_json
+from .generation import Generation, Record
 from .index import Kernel
 from .probes import run_probes
 from .progress import Phase, Reporter, current_user
 from .settings import Sepal
-from .store import Generation, Record, Store
+from .store import Store
 
 LOCK_SECONDS = 24 * 3600  # whoever waits follows the progress meanwhile; the build itself has its own limit
 

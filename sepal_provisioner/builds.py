@@ -10,10 +10,11 @@ from pathlib import Path
 from . import builder, locks, process
 from .errors import BuildError, ChangedError, KilledError, SepalError
 from .files import human_time, store_error
+from .generation import Generation
 from .index import Kernel
 from .progress import Progress, read_progress
 from .settings import Sepal
-from .store import Generation, Store, Stores
+from .store import Store, Stores
 
 LOOK_EVERY = 0.2  # seconds
 TAKEOVERS = 2  # how often a build that was killed is started again by those who wait

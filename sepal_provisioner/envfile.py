@@ -14,28 +14,24 @@ import platform
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .catalog import Problem, without_credentials
+from .catalog import Problem
 from .errors import EnvironmentFileError
-from .files import read_bounded, resolve_inside
+from .requirements import local_files, read_text, requirement_lines
 
 CONDA_FILE = "sepal_environment.yml"
 REQUIREMENTS_FILE = "requirements.txt"
-FILE_LIMIT = 256_000  # bytes of an environment or requirements file
 NODE_LIMIT = 20_000
-REFERENCE_LIMIT = 2_000  # local files that one environment may depend on
-REFERENCE_BYTES = 200_000_000
 LAYOUT = 1  # counts up when the same file must be built anew because we build differently
 
 _KEYS = ("name", "channels", "dependencies", "variables", "prefix", "platforms")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _SPEC = re.compile(r"(?:(?P<channel>[^\s\[\]]+)::)?(?P<name>[A-Za-z0-9_*^][A-Za-z0-9_.*+-]*)")
-_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
 
 
 @dataclass(frozen=True)
@@ -119,18 +115,9 @@ def read_environment_file(checkout: Path, path: str) -> EnvironmentFile:
 
     Raises EnvironmentFileError, which names the file and the line.
     """
-    text = _read_text(checkout, path)
+    text = read_text(checkout, path)
     parsed = parse_requirements(text, path) if path.endswith(".txt") else parse_conda(text, path)
-    folder = Path(path).parent
-    found: dict[str, str] = {}
-    for line, where in _pip_lines(parsed):
-        for reference in _references(checkout, folder, line, where, depth=0):
-            if len(found) >= REFERENCE_LIMIT:
-                raise EnvironmentFileError(
-                    f"{path}: it refers to more than {REFERENCE_LIMIT} local files; publish the package instead."
-                )
-            found[reference] = _digest(checkout, reference)
-    return EnvironmentFile(**{**_fields(parsed), "files": tuple(sorted(found.items()))})
+    return replace(parsed, files=local_files(checkout, path, parsed.pip))
 
 
 def parse_conda(text: str, path: str = CONDA_FILE) -> EnvironmentFile:
@@ -159,22 +146,6 @@ def parse_requirements(text: str, path: str = REQUIREMENTS_FILE) -> EnvironmentF
     """Parse a requirements file into its lines; their meaning is the installer's business."""
     lines = tuple(line for _, line in requirement_lines(text))
     return EnvironmentFile(kind="requirements", path=path, pip=lines)
-
-
-def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The logical lines of a requirements file: comments gone, continuations joined, with their line numbers."""
-    pending, start = "", 0
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = re.sub(r"(^|\s)#.*$", "", raw).strip()
-        start = start or number
-        if line.endswith("\\"):
-            pending += line[:-1].rstrip() + " "
-            continue
-        if joined := (pending + line).strip():
-            yield start, joined
-        pending, start = "", 0
-    if pending.strip():
-        yield start, pending.strip()
 
 
 # ---------------------------------------------------------------------------------------------------- YAML nodes
@@ -291,110 +262,3 @@ def _variables(node: yaml.Node, path: str) -> Iterator[tuple[str, str]]:
         if not isinstance(value, yaml.ScalarNode) or "\0" in value.value:
             raise _fault(path, value, f"variables: {key}: expected a text")
         yield key, str(value.value)
-
-
-# ----------------------------------------------------------------------------------- local files of the pip section
-
-
-def _fields(parsed: EnvironmentFile) -> dict[str, Any]:
-    return {name: getattr(parsed, name) for name in EnvironmentFile.__dataclass_fields__}
-
-
-def _pip_lines(parsed: EnvironmentFile) -> Iterator[tuple[str, str]]:
-    for line in parsed.pip:
-        yield line, parsed.path
-
-
-def _references(checkout: Path, folder: Path, line: str, where: str, depth: int) -> Iterator[str]:
-    """The local files that a requirement line depends on, relative to the repository's root."""
-    option, target = pip_target(line)
-    if option in ("-r", "-c"):
-        if "://" in target:
-            return
-        if depth > 8:
-            raise EnvironmentFileError(f"{where}: {line}: files that include each other too deeply.")
-        relative = _inside(checkout, folder / target, line, where)
-        yield relative
-        inner = Path(relative).parent
-        for number, nested in requirement_lines(_read_text(checkout, relative)):
-            place = f"{relative}: line {number}"
-            # A nested `-r` is relative to its own file, a nested path to the folder the installer runs in.
-            nested_option, _ = pip_target(nested)
-            base = inner if nested_option in ("-r", "-c") else folder
-            yield from _references(checkout, base, nested, place, depth + 1)
-    elif option in ("-e", "path"):
-        project = re.sub(r"\[[\w,.-]+\]$", "", target).removeprefix("file:")
-        relative = _inside(checkout, folder / project, line, where)
-        yield from _project_files(checkout, relative, option == "-e", line, where)
-
-
-def pip_target(line: str) -> tuple[str, str]:
-    """What a requirement line refers to locally: ("-r" | "-c" | "-e" | "path", target), or ("", "")."""
-    match = re.match(r"(-r|--requirement|-c|--constraint|-e|--editable)(?:\s+|=|(?<=-[rce]))(.+)", line)
-    if match:
-        option = {"--requirement": "-r", "--constraint": "-c", "--editable": "-e"}.get(match[1], match[1])
-        target = match[2].strip().strip("\"'")
-        if option == "-e" and ("://" in target or re.match(r"\w+\+", target)):
-            return "", ""
-        return option, target
-    bare = line.split(";", maxsplit=1)[0].strip()
-    if bare.startswith((".", "/")) or bare.startswith("file:"):
-        return "path", bare
-    return "", ""
-
-
-def _project_files(checkout: Path, relative: str, editable: bool, line: str, where: str) -> Iterator[str]:
-    """The files that decide what a local project installs.
-
-    An editable project's code is read live from the checkout, so only its metadata counts; a project that is copied
-    counts with every file.
-    """
-    folder = checkout / relative
-    if folder.is_file():
-        yield relative
-        return
-    metadata = [name for name in _PROJECT_FILES if (folder / name).is_file()]
-    if "pyproject.toml" not in metadata and "setup.py" not in metadata:
-        raise EnvironmentFileError(
-            f"{where}: {line}: {relative} holds no Python project (neither pyproject.toml nor setup.py)."
-        )
-    if editable:
-        names = [*metadata, *sorted(path.name for path in folder.glob("*requirements*.txt"))]
-        for name in names:
-            yield _inside(checkout, Path(relative) / name, line, where)
-        return
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(checkout).parts
-        if ".git" in parts or "__pycache__" in parts or path.is_symlink() or not path.is_file():
-            continue
-        yield Path(*parts).as_posix()
-
-
-def _inside(checkout: Path, target: Path, line: str, where: str) -> str:
-    try:
-        resolved = resolve_inside(checkout, target.as_posix())
-    except (ValueError, OSError) as error:
-        raise EnvironmentFileError(f"{where}: {without_credentials(line)}: {error}.") from None
-    if not resolved.exists():
-        raise EnvironmentFileError(f"{where}: {line}: there is no {target.as_posix()} in the repository.")
-    return resolved.relative_to(checkout.resolve()).as_posix()
-
-
-def _read_text(checkout: Path, relative: str) -> str:
-    try:
-        data = read_bounded(resolve_inside(checkout, relative), FILE_LIMIT)
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise EnvironmentFileError(f"{relative}: it is not UTF-8 (byte {error.start}).") from None
-    except ValueError as error:
-        raise EnvironmentFileError(f"{relative}: {error}.") from None
-    except OSError as error:
-        raise EnvironmentFileError(f"{relative}: it can't be read: {error.strerror}.") from None
-
-
-def _digest(checkout: Path, relative: str) -> str:
-    try:
-        data = read_bounded(checkout / relative, REFERENCE_BYTES)
-    except (OSError, ValueError) as error:
-        raise EnvironmentFileError(f"{relative}: it can't be read: {error}.") from None
-    return hashlib.sha256(data).hexdigest()

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from . import locks
 from .environ import launch_environment, look
 from .errors import StoreError
+from .generation import Generation
 from .settings import Sepal
-from .store import Generation, Stores
+from .store import Stores
 
 _log = logging.getLogger(__name__)
 

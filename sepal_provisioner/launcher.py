@@ -17,10 +17,11 @@ from . import process
 from .builds import request_build
 from .errors import SepalError, SettingsError
 from .files import human_time, read_json, write_json
+from .generation import Generation
 from .launch import prepare, ready_generation
 from .progress import Progress
 from .settings import Sepal
-from .store import Generation, Stores
+from .store import Stores
 
 
 def write_launch_file(path: Path, name: str, settings: Sepal) -> None:

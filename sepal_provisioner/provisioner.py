@@ -11,9 +11,10 @@ from traitlets import Instance, default
 
 from .builds import LOOK_EVERY, Build, request_build
 from .errors import BuildError, SepalError
+from .generation import Generation
 from .launch import Launch, prepare, ready_generation
 from .settings import Sepal
-from .store import Generation, Stores
+from .store import Stores
 
 
 class SepalProvisioner(LocalProvisioner):

@@ -17,20 +17,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from . import locks
-from .environ import Facts
 from .errors import KilledError, PrefixTooLongError, SepalError, StoreReadOnlyError, UnknownKernelError
-from .files import read_json, writable, write_json
+from .files import writable
+from .generation import Generation
 from .index import Index, Kernel, read_index
 from .progress import Progress, read_progress
 
 PREFIX_LIMIT = 240  # bytes: conda packages reserve 255 for the prefix, and paths below it need their room
-RECORD_LIMIT = 8_000_000  # bytes
 
 _GENERATION = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,5})\Z")
 
@@ -43,73 +42,6 @@ class State(str, Enum):
     FAILED = "failed"
     STALE = "stale"  # not ready, but an older fingerprint's prefix is
     MISSING = "missing"
-
-
-@dataclass(frozen=True)
-class Record:
-    """The marker's content: how a prefix was built, and what launching it needs. Sizes in bytes, times in seconds."""
-
-    name: str
-    fingerprint: str
-    engine: str
-    conda: bool = True
-    commit: str = ""
-    repository: str = ""
-    environment_file: str = ""
-    built: float = 0
-    seconds: float = 0
-    size: int = 0
-    user: str = ""
-    host: str = ""
-    activation: Mapping[str, str] = field(default_factory=dict)
-    path: Sequence[str] = ()
-    variables: Mapping[str, str] = field(default_factory=dict)
-    durations: Mapping[str, float] = field(default_factory=dict)
-    packages: Sequence[Mapping[str, str]] = ()
-
-    def facts(self, prefix: Path) -> Facts:
-        """What the launch environment is computed from."""
-        return Facts(
-            prefix=str(prefix),
-            conda=self.conda,
-            activation=self.activation,
-            variables=self.variables,
-            path=tuple(self.path),
-        )
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One prefix: the n-th build of a fingerprint."""
-
-    path: Path
-    fingerprint: str
-    number: int
-
-    @property
-    def marker(self) -> Path:
-        """The file that says that the prefix is complete; kernels that run from it hold its shared lock."""
-        return self.path / ".sepal" / "build.json"
-
-    @property
-    def python(self) -> str:
-        """The kernel's interpreter."""
-        return str(self.path / "bin" / "python")
-
-    def record(self) -> Record:
-        """What the marker says. Raises OSError and ValueError."""
-        document = read_json(self.marker, RECORD_LIMIT)
-        if not isinstance(document, dict):
-            raise ValueError(f"{self.marker}: expected an object")
-        known = {name: value for name, value in document.items() if name in Record.__dataclass_fields__}
-        try:
-            return Record(**known)
-        except TypeError as error:
-            raise ValueError(f"{self.marker}: {error}") from None
-
-    def publish(self, record: Record) -> None:
-        """Write the marker: from now on this prefix is ready."""
-        write_json(self.marker, asdict(record))
 
 
 @dataclass(frozen=True)

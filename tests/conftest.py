@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from sepal_provisioner.builds import Build, request_build
+from sepal_provisioner.generation import Generation
 from sepal_provisioner.settings import Sepal
-from sepal_provisioner.store import Generation, Store, Stores
+from sepal_provisioner.store import Store, Stores
 from sepal_provisioner.sync import Report, sync
 
 sys.path.insert(0, str(Path(__file__).parent))

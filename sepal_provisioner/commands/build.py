@@ -15,8 +15,8 @@ from traitlets import Bool, Integer
 from ..builds import LOOK_EVERY, Build, request_build
 from ..errors import BuildError, SepalError, SettingsError
 from ..files import human_size, human_time
+from ..generation import Generation
 from ..progress import Progress
-from ..store import Generation
 from .command import SepalCommand, error_document
 
 OnProgress = Callable[[str, Progress], None]

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..envfile import pip_target
 from ..errors import PipError
 from ..progress import Phase
+from ..requirements import pip_target
 from .job import Job, explain
 
 _STEP = re.compile(
