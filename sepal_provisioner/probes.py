@@ -131,13 +131,8 @@ class _Kernel:
     def execute(self, code: str) -> str:
         """Run code in the kernel; the traceback or the reason when it fails, else nothing."""
         try:
-            reply = self._client.execute_interactive(
-                code,
-                store_history=False,
-                allow_stdin=False,
-                timeout=RUN_SECONDS,
-                output_hook=lambda message: None,
-            )
+            # Only the reply on the shell channel counts: output published before our subscription took hold is lost.
+            reply = self._client.execute(code, store_history=False, allow_stdin=False, reply=True, timeout=RUN_SECONDS)
         except TimeoutError:
             ended = self._process.poll() is not None
             return f"the kernel {'died' if ended else f'gave no answer in {RUN_SECONDS} s'}\n{self._printed()}"

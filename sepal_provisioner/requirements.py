@@ -14,6 +14,7 @@ from .files import read_bounded, resolve_inside
 FILE_LIMIT = 256_000  # bytes of an environment or requirements file
 REFERENCE_LIMIT = 2_000  # local files that one environment may depend on
 REFERENCE_BYTES = 200_000_000
+INCLUDE_LIMIT = 100  # requirements files that include each other
 
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
 
@@ -79,6 +80,8 @@ def _references(checkout: Path, folder: Path, line: str, where: str, included: s
         if relative in included:
             return
         included.add(relative)
+        if len(included) > INCLUDE_LIMIT:
+            raise EnvironmentFileError(f"{where}: more than {INCLUDE_LIMIT} requirements files include each other.")
         yield relative
         for number, nested in requirement_lines(read_text(checkout, relative)):
             # A nested `-r` is relative to its own file, a nested path to the folder the installer runs in.

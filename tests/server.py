@@ -1,0 +1,175 @@
+"""A real `jupyter server` (or `jupyter lab`) as a process of its own on loopback, spoken to as a browser does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import websocket
+
+TOKEN = "token-of-the-tests"
+
+
+@dataclass
+class Reply:
+    """What a cell gave: its standard output, its error's text if there was one, its result."""
+
+    text: str
+    error: str = ""
+    result: str = ""
+
+
+class JupyterServer:
+    """A server process; use it as a context manager."""
+
+    def __init__(self, config: Path, *, env: Mapping[str, str] | None = None, app: str = "server") -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = config.with_name(f"{app}-{self.port}.log")
+        self._command = [
+            sys.executable, "-m", "jupyter", app, f"--config={config}", "--no-browser", "--allow-root",
+            f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
+            "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={config.parent}",
+        ]  # fmt: skip
+        self._env = {**os.environ, **(env or {})}
+
+    def __enter__(self) -> JupyterServer:
+        with self.log.open("ab") as stream:
+            self.process = subprocess.Popen(
+                self._command, env=self._env, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(OSError):
+                self.get("/api/status")
+                return self
+            time.sleep(0.1)
+        self.__exit__()
+        raise AssertionError(f"the server did not start:\n{self.printed()[-4000:]}")
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def printed(self) -> str:
+        """The server's log so far."""
+        return self.log.read_text(errors="replace")
+
+    def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """One request: (status, the JSON answer or None)."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=300) as response:
+                text = response.read()
+                return response.status, json.loads(text) if text else None
+        except urllib.error.HTTPError as error:
+            text = error.read()
+            try:
+                return error.code, json.loads(text)
+            except ValueError:
+                return error.code, text.decode(errors="replace")
+
+    def get(self, path: str) -> Any:
+        """GET, which must succeed."""
+        status, answer = self.request("GET", path)
+        assert status == 200, (status, answer)
+        return answer
+
+    def kernelspecs(self) -> dict[str, Any]:
+        """What the launcher shows."""
+        return self.get("/api/kernelspecs")["kernelspecs"]
+
+    @contextlib.contextmanager
+    def kernel(self, name: str) -> Iterator[Kernel]:
+        """A running kernel, shut down at the end."""
+        status, model = self.request("POST", "/api/kernels", {"name": name})
+        assert status == 201, (status, model)
+        kernel = Kernel(self, model["id"])
+        try:
+            yield kernel
+        finally:
+            kernel.close()
+            self.request("DELETE", f"/api/kernels/{model['id']}")
+
+
+class Kernel:
+    """One kernel over its websocket."""
+
+    def __init__(self, server: JupyterServer, kernel_id: str) -> None:
+        self.server, self.id = server, kernel_id
+        self._session = uuid.uuid4().hex
+        self._connect()
+
+    def _connect(self) -> None:
+        url = f"{self.server.url.replace('http', 'ws', 1)}/api/kernels/{self.id}/channels?session_id={self._session}"
+        self._socket = websocket.create_connection(url, timeout=120, header=[f"Authorization: token {TOKEN}"])
+
+    def close(self) -> None:
+        """Close the websocket; the kernel goes on."""
+        self._socket.close()
+
+    def restart(self) -> None:
+        """Restart the kernel, as a person does from the menu."""
+        self.close()
+        status, answer = self.server.request("POST", f"/api/kernels/{self.id}/restart")
+        assert status == 200, (status, answer)
+        self._connect()
+
+    def run(self, code: str) -> Reply:
+        """Run a cell and wait for its reply and for all of its output."""
+        message_id = uuid.uuid4().hex
+        header = {
+            "msg_id": message_id, "msg_type": "execute_request", "username": "", "session": self._session,
+            "version": "5.3", "date": "2026-01-01T00:00:00Z",
+        }  # fmt: skip
+        content = {
+            "code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False,
+        }  # fmt: skip
+        message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
+        self._socket.send(json.dumps(message))
+        reply, idle = Reply(""), False
+        replied = False
+        while not (idle and replied):
+            answer = json.loads(self._socket.recv())
+            if answer["parent_header"].get("msg_id") != message_id:
+                continue
+            kind, content = answer["msg_type"], answer["content"]
+            if kind == "stream":
+                reply.text += content["text"]
+            elif kind == "error":
+                reply.error = f"{content['ename']}: {content['evalue']}"
+            elif kind == "execute_result":
+                reply.result = content["data"]["text/plain"]
+            elif kind == "status" and content["execution_state"] == "idle":
+                idle = True
+            elif kind == "execute_reply":
+                replied = True
+        return reply
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
