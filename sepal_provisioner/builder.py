@@ -179,13 +179,12 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
 
 
 def _publish(generation: Generation, record: Record, reporter: Reporter, log: _Log) -> None:
-    progress = reporter.progress
     built = time.time()
     finished = {
         "built": built,
-        "seconds": round(built - progress.started, 3),
+        "seconds": round(built - reporter.progress.started, 3),
         "size": tree_size(generation.path),
-        "durations": progress.durations,
+        "durations": reporter.durations(),
         "packages": installed_packages(generation.path),
     }
     log.line(f"# ready after {finished['seconds']} s, {finished['size']} bytes")

@@ -18,6 +18,10 @@ TEXT_LIMIT = 2_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 _SCP = re.compile(r"(?:(?P<user>[\w.-]+)@)?(?P<host>[\w.-]+):(?P<path>[^:].*)\Z")  # git@host:owner/name
+_HELPER = re.compile(r"[A-Za-z0-9+.-]*::")  # git's own rule: gitremote-helpers(7)
+_URL_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://(?:(?!https?://)[^\s'\"<>])*")
+# A password with an unescaped `/`, `?` or `#` ends the host part too early: `https://user:pa/ss@host/name`.
+_TORN_PASSWORD = re.compile(r"\A([A-Za-z][\w+.-]*://)[^/@?#\[]*:(?!\d*(?:[/?#]|\Z))[^@]*@")
 _BAD_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|\Z)|(\A|/)\.|[./]\Z")
 
 
@@ -83,6 +87,9 @@ def without_credentials(url: str) -> str:
     try:
         parts = urlsplit(url)
         if "@" not in parts.netloc:
+            url = _TORN_PASSWORD.sub(r"\1", url)
+            parts = urlsplit(url)
+        if "@" not in parts.netloc:
             return url
         # `ssh://git@host` carries no secret; a password always goes.
         user = parts.username if parts.scheme == "ssh" and parts.username else ""
@@ -90,6 +97,11 @@ def without_credentials(url: str) -> str:
         return urlunsplit(parts._replace(netloc=f"{user}@{host}" if user else host))
     except ValueError:
         return re.sub(r"//[^/@]*@", "//", url)
+
+
+def text_without_credentials(text: str) -> str:
+    """A tool's own words, with the user and password of every URL in them taken out."""
+    return _URL_IN_TEXT.sub(lambda url: without_credentials(url[0]), text)
 
 
 def parse_catalog(data: bytes, schemes: frozenset[str]) -> Catalog:
@@ -173,7 +185,8 @@ def _check_kernel(app: App, place: str, schemes: frozenset[str]) -> Problem | No
     """What would make git, or a path of ours, do something else than fetch this repository."""
     if fault := repository_fault(app.repository, schemes):
         return Problem(f"{place}.repository", fault)
-    if app.branch and (app.branch.startswith("-") or _BAD_BRANCH.search(app.branch)):
+    bad = app.branch and (app.branch.startswith("-") or _BAD_BRANCH.search(app.branch) or not app.branch.isprintable())
+    if bad:
         return Problem(f"{place}.branch", f"{app.branch!r} is not a branch name")
     if app.commit and not _COMMIT.match(app.commit):
         return Problem(f"{place}.commit", f"{app.commit!r} is not a full commit (40 hexadecimal digits)")
@@ -185,17 +198,30 @@ def repository_fault(url: str, schemes: frozenset[str]) -> str | None:
     shown = repr(without_credentials(url))
     if not url.isprintable() or " " in url or url.startswith("-"):
         return f"{shown} is not a repository URL"
-    if "::" in url:
+    if _HELPER.match(url):
         return f"{shown} names a git remote helper, which could run any command"
     try:
-        scheme = urlsplit(url).scheme.lower() if "://" in url else "ssh" if _SCP.match(url) else ""
+        scheme, host, path = _parts(url)
     except ValueError:
         return f"{shown} is not a URL"
     if not scheme:
         return f"{shown} is not a repository URL (expected https://host/owner/name)"
     if scheme not in schemes:
         return f"{shown} has the scheme {scheme}, which c.Sepal.repository_schemes does not allow"
+    if not path.strip("/") or host.startswith("-") or (not host and scheme != "file"):
+        return f"{shown} is not a repository URL (expected {scheme}://host/owner/name)"
     name = repository_name(url)
     if not _NAME.match(name) or len(name) > 100:
         return f"{shown} ends in {name!r}, which can't be a kernel's name"
     return None
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """(scheme, host, path) of a repository's URL or scp-like address, empty where there is none. Raises ValueError."""
+    if "://" in url:
+        parts = urlsplit(url)
+        if parts.query or parts.fragment:
+            raise ValueError("a repository's URL has no query")
+        return parts.scheme.lower(), parts.hostname or "", parts.path
+    match = _SCP.match(url)
+    return ("ssh", match["host"], match["path"]) if match else ("", "", "")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .catalog import without_credentials
+from .catalog import text_without_credentials, without_credentials
 from .errors import RepositoryError
 from .process import run
 
@@ -236,7 +236,7 @@ def git_environment(schemes: frozenset[str], base: Mapping[str, str] | None = No
 
 
 def _clean(text: str) -> str:
-    return re.sub(r"\S+://\S+", lambda url: without_credentials(url[0]), text).strip()[-4000:]
+    return text_without_credentials(text).strip()[-4000:]
 
 
 def _reason(stderr: str) -> str:

@@ -202,12 +202,14 @@ class Reporter:
             )
             self._write(force=True)
 
-    def _close_phase(self) -> None:
-        now = time.time()
+    def durations(self) -> dict[str, float]:
+        """Seconds that each phase took so far, the running one included."""
         name = self._progress.phase.name.lower()
-        durations = {**self._progress.durations, name: round(now - self._phase_began, 3)}
-        self._progress = replace(self._progress, durations=durations)
-        self._phase_began = now
+        return {**self._progress.durations, name: round(time.time() - self._phase_began, 3)}
+
+    def _close_phase(self) -> None:
+        self._progress = replace(self._progress, durations=self.durations())
+        self._phase_began = time.time()
 
     def _write(self, force: bool = False) -> None:
         now = time.time()

@@ -42,7 +42,7 @@ def fetch_catalog(source: str, store: Store, settings: Sepal) -> Fetched:
         data, etag = _read(source, copy, store, settings)
         catalog = parse_catalog(data, settings.schemes)
         now = time.time()
-        write_atomic(copy, data)
+        write_atomic(copy, data, mode=0o600)  # its repository URLs may hold passwords
         write_json(copy.with_suffix(".meta"), {"source": shown, "fetched": now, "etag": etag})
         return Fetched(CatalogState(shown, now, len(catalog.apps)), catalog)
     except SepalError as failure:

@@ -30,6 +30,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -108,18 +109,11 @@ def channel_name(python: Interpreter) -> str:
 def build_aside(channel: Path) -> None:
     """Build beside `channel` and rename, so that nobody ever meets half of one. Call with the lock held.
 
-    The folder for intermediate files is made here, not by the child: it may be in memory, where a child that was
-    killed would leave it for ever.
+    Both temporary folders are made here rather than in the child, which may be killed and couldn't remove them.
     """
-    unfinished = channel.with_name(f"{channel.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        with scratch(workplace()) as work:
-            run(sys.executable, Path(__file__).resolve(), unfinished, "--work", work)
-        unfinished.rename(channel)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with scratch(channel.parent) as aside, scratch(workplace()) as work:
+        run_group(sys.executable, Path(__file__).resolve(), Path(aside, "channel"), "--work", work)
+        Path(aside, "channel").rename(channel)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -189,6 +183,24 @@ def run(*command: str | Path, cwd: Path | None = None, env: Mapping[str, str] | 
         said = (done.stderr or done.stdout).strip()[-2000:]
         raise ChannelError(f"`{' '.join(map(str, command))}` ended with {done.returncode}:\n{said}")
     return done.stdout
+
+
+def run_group(*command: str | Path) -> None:
+    """Run a command that has children, which end with it whatever happens: a pool's workers wait for ever.
+
+    What it says goes into a file, as a pipe stays open for as long as any of them lives.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            if code := process.wait():
+                said.seek(0)
+                raise ChannelError(said.read().strip()[-2000:] or f"the build ended with {code}")
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
 
 
 def workplace() -> Path:

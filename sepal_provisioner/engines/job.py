@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..catalog import without_credentials
+from ..catalog import text_without_credentials
 from ..envfile import EnvironmentFile
 from ..errors import BuildError, DownloadError, KilledError, NoSpaceError
 from ..process import Completed, follow
@@ -88,12 +88,12 @@ def shown(command: Sequence[str]) -> str:
     """A command as a person would type it, without the credentials of URLs."""
     import shlex
 
-    return shlex.join(re.sub(r"\S+://\S+", lambda url: without_credentials(url[0]), word) for word in command)
+    return shlex.join(text_without_credentials(word) for word in command)
 
 
 def explain(message: str, detail: str, kind: type[BuildError] = BuildError) -> BuildError | NoSpaceError:
     """The error for a tool's output: no space and an unreachable channel are told apart from its own kind."""
-    clean = re.sub(r"\S+://\S+", lambda url: without_credentials(url[0]), detail)
+    clean = text_without_credentials(detail)
     if _FULL.search(clean):
         return NoSpaceError(
             "There is no space left for this environment. Free some, or set c.Sepal.store to a larger disk.",

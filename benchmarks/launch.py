@@ -1,0 +1,81 @@
+"""Starting a ready kernel: from the request to the reply to the first cell.
+
+Ours goes through the provisioner: index, store, marker, lock, launch environment. The reference is jupyter_client as it
+is, with a kernel.json that names the same prefix's interpreter and the same variables.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import zmq
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import KernelManager
+from measure import Measure, in_turns, say
+from sites import NAME, ensure_channel, geo_site
+from traitlets.config import Config
+
+from sepal_provisioner import SepalKernelSpecManager
+from sepal_provisioner.generation import Generation
+
+PAIRS = 21
+BOUND = 1.03
+LAUNCH_SECONDS = 120
+# A client that finds no listener yet tries again after 100 ms by default: too coarse for a difference of a few.
+RECONNECT_MILLISECONDS = 2
+DATA = {"PROJ_LIB": "share/proj", "PROJ_DATA": "share/proj", "GDAL_DATA": "share/gdal"}
+
+
+def measures(work: Path) -> Iterator[Measure]:
+    """One: both sides start kernels of one prefix, which was built before the clock runs."""
+    say("launch: building the environment")
+    site = geo_site(work / "launch", ensure_channel())
+    generation = site.build(NAME)
+    config = Config(Sepal=site.values())
+    ours = SepalKernelSpecManager(config=config)
+    stock = KernelSpecManager(kernel_dirs=[str(_stock_kernel(work / "kernels", generation))])
+    context = zmq.Context()
+    context.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
+
+    def manager(specs: KernelSpecManager) -> KernelManager:
+        return KernelManager(kernel_name=NAME, kernel_spec_manager=specs, config=config, context=context)
+
+    sides = {"ours": partial(_launch, partial(manager, ours)), "stock": partial(_launch, partial(manager, stock))}
+    taken = in_turns("launch", sides, PAIRS, warm=2)
+    yield Measure("launch a ready kernel", tuple(taken["ours"]), tuple(taken["stock"]), BOUND)
+
+
+def _stock_kernel(folder: Path, generation: Generation) -> Path:
+    """The same prefix's kernel as a plain kernel.json."""
+    spec = {
+        "argv": [generation.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "geo",
+        "language": "python",
+        "env": {name: str(generation.path / data) for name, data in DATA.items()},
+    }
+    target = folder / NAME
+    target.mkdir(parents=True)
+    (target / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    return folder
+
+
+def _launch(make: Callable[[], KernelManager]) -> float:
+    """Seconds until the first cell is answered. The kernel is killed afterwards, off the clock."""
+    began = time.perf_counter()
+    manager = make()
+    manager.start_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = manager.client()
+    try:
+        client.start_channels()
+        reply = client.execute("6 * 7", reply=True, timeout=LAUNCH_SECONDS)
+        seconds = time.perf_counter() - began
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return seconds
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
