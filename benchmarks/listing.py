@@ -93,7 +93,7 @@ def _kernel(number: int) -> Kernel:
 
 
 def _publish(store: Store, kernel: Kernel) -> None:
-    """A ready prefix as a build leaves it, without its packages' files; and one more that is out of date."""
+    """A ready prefix as a build leaves it, without its packages' files."""
     path = store.folder(kernel.name) / f"{kernel.fingerprint}-1"
     packages = [
         {"source": "conda", "name": f"package-{n}", "version": f"1.{n}", "build": "py312h_0", "channel": "conda-forge"}

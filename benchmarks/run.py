@@ -47,7 +47,10 @@ tests' conda channel, which takes half a minute.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if unknown := set(options.measures) - set(MEASURES):
+        parser.error(f"no measure {', '.join(sorted(unknown))}; there are {', '.join(MEASURES)}")
     began = time.monotonic()
     found: list[Measure] = []
     with own_place() as work:
@@ -70,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], metavar="MEASURE", help="default: all")
+    parser.add_argument("measures", nargs="*", metavar="MEASURE", help="which; default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every duration to FILE")
     return parser
 

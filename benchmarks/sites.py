@@ -7,8 +7,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from channel import ensure_channel  # noqa: E402
-from conftest import Site, commit, mirrors  # noqa: E402
+from channel import ensure_channel
+from conftest import Site, commit, mirrors
 
 __all__ = ["GEO_FILE", "NAME", "commit", "ensure_channel", "geo_site"]
 

@@ -159,8 +159,12 @@ def _compose(text: str, path: str) -> yaml.Node:
         place = f"line {mark.line + 1}" if mark else "somewhere"
         if error.problem and "'\\t'" in error.problem:
             raise EnvironmentFileError(f"{path}: {place}: a tab; YAML is indented with spaces.") from None
-        raise EnvironmentFileError(f"{path}: {place}: not YAML: {error.problem or error.context}.") from None
-    except yaml.YAMLError as error:
+        problem = (error.problem or error.context or "")[:200]
+        raise EnvironmentFileError(f"{path}: {place}: not YAML: {problem}.") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise EnvironmentFileError(f"{path}: line {line}: not YAML: {error.reason}.") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # PyYAML lets `"\UFFFFFFFF"` fail as it may
         raise EnvironmentFileError(f"{path}: not YAML: {error}.") from None
     except RecursionError:
         raise EnvironmentFileError(f"{path}: nested too deeply.") from None
@@ -186,7 +190,7 @@ def _count(root: yaml.Node, path: str) -> None:
 
 
 def _fault(path: str, node: yaml.Node, message: str) -> EnvironmentFileError:
-    return EnvironmentFileError(f"{path}: line {node.start_mark.line + 1}: {message}.")
+    return EnvironmentFileError(f"{path}: line {node.start_mark.line + 1}: {message[:500]}.")
 
 
 def _scalar(node: yaml.Node, path: str, what: str) -> str:
@@ -214,7 +218,7 @@ def _sections(root: yaml.MappingNode, path: str) -> tuple[dict[str, yaml.Node], 
         if key in sections:
             raise _fault(path, key_node, f"`{key}:` stands twice")
         if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1)
+            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
             hint = f"; did you mean `{near[0]}`?" if near else ""
             warnings.append(
                 Problem(f"line {key_node.start_mark.line + 1}", f"unknown section `{key}` is ignored{hint}")
@@ -259,6 +263,6 @@ def _variables(node: yaml.Node, path: str) -> Iterator[tuple[str, str]]:
         key = _scalar(key_node, path, "variables")
         if not _VARIABLE.match(key):
             raise _fault(path, key_node, f"variables: {key!r} is not a variable's name")
-        if not isinstance(value, yaml.ScalarNode) or "\0" in value.value:
+        if not isinstance(value, yaml.ScalarNode) or re.search(r"[\0\ud800-\udfff]", value.value):
             raise _fault(path, value, f"variables: {key}: expected a text")
         yield key, str(value.value)

@@ -21,10 +21,13 @@ def read_bounded(path: Path, limit: int) -> bytes:
     Raises OSError, and ValueError when it is larger or no regular file (a FIFO would block for ever).
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("it is not a regular file")
-        data = stream.read(limit + 1)
+        with open(descriptor, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise ValueError(f"it is larger than {human_size(limit)}")
     return data
@@ -83,9 +86,12 @@ def store_error(error: OSError, path: Path) -> StoreError:
 def resolve_inside(root: Path, relative: str) -> Path:
     """The real path of `relative` below `root`, links followed. Raises ValueError when it leads outside."""
     base = root.resolve()
-    target = (base / relative).resolve()
+    try:
+        target = (base / relative).resolve()
+    except RuntimeError:  # before Python 3.13
+        raise ValueError(f"{relative[:200]} is a link that leads back to itself") from None
     if target != base and base not in target.parents:
-        raise ValueError(f"{relative} leads out of the repository")
+        raise ValueError(f"{relative[:200]} leads out of the repository")
     return target
 
 

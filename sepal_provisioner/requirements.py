@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .catalog import without_credentials
 from .errors import EnvironmentFileError
 from .files import read_bounded, resolve_inside
 
@@ -122,7 +121,7 @@ def _project_files(checkout: Path, relative: str, editable: bool, line: str, whe
     metadata = [name for name in _PROJECT_FILES if (folder / name).is_file()]
     if "pyproject.toml" not in metadata and "setup.py" not in metadata:
         raise EnvironmentFileError(
-            f"{where}: {line}: {relative} holds no Python project (neither pyproject.toml nor setup.py)."
+            f"{where}: {line[:200]}: {relative} holds no Python project (neither pyproject.toml nor setup.py)."
         )
     if editable:
         names = [*metadata, *sorted(path.name for path in folder.glob("*requirements*.txt"))]
@@ -139,10 +138,12 @@ def _project_files(checkout: Path, relative: str, editable: bool, line: str, whe
 def _inside(checkout: Path, target: Path, line: str, where: str) -> str:
     try:
         resolved = resolve_inside(checkout, target.as_posix())
+        exists = resolved.exists()
     except (ValueError, OSError) as error:
-        raise EnvironmentFileError(f"{where}: {without_credentials(line)}: {error}.") from None
-    if not resolved.exists():
-        raise EnvironmentFileError(f"{where}: {line}: there is no {target.as_posix()} in the repository.")
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EnvironmentFileError(f"{where}: {line[:200]}: {reason}.") from None
+    if not exists:
+        raise EnvironmentFileError(f"{where}: {line[:200]}: there is no {target.as_posix()[:200]} in the repository.")
     return resolved.relative_to(checkout.resolve()).as_posix()
 
 
@@ -150,5 +151,6 @@ def _digest(checkout: Path, relative: str) -> str:
     try:
         data = read_bounded(checkout / relative, REFERENCE_BYTES)
     except (OSError, ValueError) as error:
-        raise EnvironmentFileError(f"{relative}: it can't be read: {error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EnvironmentFileError(f"{relative}: it can't be read: {reason}.") from None
     return hashlib.sha256(data).hexdigest()
