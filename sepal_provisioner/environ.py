@@ -82,7 +82,7 @@ def look(prefix: Path, base: Mapping[str, str], facts: Facts) -> Facts:
     shadowed: frozenset[str] = frozenset()
     if entries:
         own = _libraries(prefix / "lib")
-        shadowed = frozenset(entry for entry in entries if own & _libraries(Path(entry)))
+        shadowed = frozenset(e for e in entries if not _below(e, str(prefix)) and own & _libraries(Path(e)))
     return Facts(
         prefix=str(prefix),
         conda=facts.conda,

@@ -81,12 +81,14 @@ class Git:
         """
         if not self.folder.exists():
             return self._clone(source)
+        wanted = source.commit or self._remote_commit(source)
+        synced, fetched = self._ref(_SYNCED), self._ref(_FETCHED)
+        if wanted == synced == self._ref("HEAD"):  # by far the most frequent case: no process but the one that asked
+            return Update(wanted, changed=False)
         self._remove_old_locks()
         head, dirty = self._status()
-        synced, fetched = self._ref(_SYNCED), self._ref(_FETCHED)
         if head is None or head not in (synced, fetched):
             return self._clone(source, self._set_aside(aside))
-        wanted = source.commit or self._remote_commit(source)
         if head == wanted == synced:
             return Update(head, changed=False)
         if dirty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -24,6 +25,7 @@ def bars() -> Iterator[Callable[[str, builds.Progress], None]]:
         TextColumn("{task.fields[sentence]}", table_column=Column(ratio=1, no_wrap=True)),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # elsewhere a result belongs to whoever reads our standard output
     )
     numbers: dict[str, TaskID] = {}
     with display:

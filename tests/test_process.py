@@ -1,0 +1,281 @@
+"""Running commands: what they say, how they end, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sepal_provisioner import process
+from sepal_provisioner.process import LINE_LIMIT, OUTPUT_LIMIT, TAIL_LINES, Completed, follow, run, spawn, start, stop
+
+PATIENCE = 20  # seconds; how long a test waits for what should happen at once
+
+
+def ended(pid: int) -> bool:
+    """Whether a process ends (or has ended) while we are patient."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], PATIENCE)[0])
+    finally:
+        os.close(descriptor)
+
+
+def kill(pid: int) -> None:
+    """End a process that a test left running on purpose."""
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_both_streams_and_the_exit_code_arrive(tmp_path: Path) -> None:
+    """A command runs where and with what it is told, and its two streams and its code come back apart."""
+    done = run(["sh", "-c", 'pwd; echo "$A" >&2; exit 3'], cwd=tmp_path, env={"A": "b", "PATH": os.defpath})
+    assert done == Completed(3, f"{tmp_path}\n", "b\n")
+    assert not done.killed
+
+
+def test_no_shell_reads_a_command() -> None:
+    """What would be special to a shell is an argument like any other."""
+    assert run(["echo", "$(id) `id` ; id", "*"]).stdout == "$(id) `id` ; id *\n"
+
+
+def test_standard_input_is_closed() -> None:
+    """A command that asks for input is at its end at once."""
+    assert run(["cat"]).code == 0
+    assert follow(["cat"], print).code == 0
+
+
+def test_a_command_that_cannot_be_started_is_an_oserror(tmp_path: Path) -> None:
+    """A missing program or folder is an error of the operating system, with its file name."""
+    with pytest.raises(FileNotFoundError):
+        run([str(tmp_path / "missing")])
+    with pytest.raises(FileNotFoundError):
+        run(["true"], cwd=tmp_path / "missing")
+    with pytest.raises(PermissionError):
+        follow([str(tmp_path)], print)
+
+
+def test_a_signal_is_a_negative_code_and_only_a_foreign_kill_counts_as_killed() -> None:
+    """A command that somebody else ended by SIGKILL, itself or its shell's child, says so; SIGTERM does not."""
+    assert run(["sh", "-c", "kill -9 $$"]).killed
+    assert run(["sh", "-c", "exit 137"]).killed
+    ended_politely = run(["sh", "-c", "kill -15 $$"])
+    assert (ended_politely.code, ended_politely.killed) == (-signal.SIGTERM, False)
+
+
+def test_after_the_time_limit_the_whole_group_is_gone() -> None:
+    """`run` ends a command that takes too long with its children, and keeps what it said until then."""
+    done = run(["sh", "-c", "sleep 1000 & echo $!; echo trouble >&2; wait"], timeout=2)
+    assert done.timed_out
+    assert not done.killed
+    assert done.stderr == "trouble\n"
+    assert ended(int(done.stdout))
+
+
+def test_after_the_time_limit_the_whole_followed_group_is_gone() -> None:
+    """`follow` ends a command that takes too long with its children, and keeps what it said until then."""
+    lines: list[str] = []
+    done = follow(["sh", "-c", "sleep 1000 & echo $!; wait"], lines.append, timeout=2)
+    assert done.timed_out
+    assert not done.killed
+    assert done.stdout == lines[0]
+    assert ended(int(lines[0]))
+
+
+def test_a_command_within_its_time_limit_is_left_alone() -> None:
+    """A time limit that isn't reached changes nothing."""
+    assert run(["echo", "a"], timeout=60) == Completed(0, "a\n")
+    assert follow(["echo", "a"], print, timeout=60) == Completed(0, "a")
+
+
+def test_whoever_stops_listening_ends_the_command() -> None:
+    """An error in the listener ends the command with its children, and is raised on."""
+    heard: list[str] = []
+
+    def listen(line: str) -> None:
+        heard.append(line)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(["sh", "-c", "sleep 1000 & echo $!; wait"], listen)
+    assert ended(int(heard[0]))
+
+
+LEAVES_ONE_BEHIND = "setsid sleep 1000 & echo $!; echo said; exit 4"
+
+
+@pytest.mark.timeout(60)
+def test_a_daemon_that_keeps_the_pipes_open_keeps_nobody() -> None:
+    """A command that leaves a background process with its streams behind has ended, with all that it said."""
+    done = run(["sh", "-c", LEAVES_ONE_BEHIND])
+    pid, said = done.stdout.split()
+    kill(int(pid))
+    assert (done.code, said, done.timed_out) == (4, "said", False)
+
+
+@pytest.mark.timeout(60)
+def test_a_daemon_that_keeps_the_pipes_open_keeps_no_follower() -> None:
+    """The same for a command that is followed."""
+    lines: list[str] = []
+    done = follow(["sh", "-c", LEAVES_ONE_BEHIND], lines.append)
+    kill(int(lines[0]))
+    assert (done.code, lines[1:], done.timed_out) == (4, ["said"], False)
+
+
+@pytest.mark.timeout(60)
+def test_a_daemon_that_never_stops_talking_keeps_nobody() -> None:
+    """A background process that writes for ever into a command's streams does not make the command last for ever."""
+    script = "setsid sh -c 'while :; do echo more; done' & echo $!"
+    for done in (run(["sh", "-c", script]), follow(["sh", "-c", script], lambda line: None)):
+        assert done.code == 0
+    pids = [line for line in run(["ps", "-eo", "pid,args"]).stdout.splitlines() if "echo more; done" in line]
+    for line in pids:
+        kill(int(line.split()[0]))
+
+
+def test_huge_output_is_read_to_its_end_and_kept_in_part() -> None:
+    """A command that says far too much is not blocked, and no more than the limit is kept of each stream."""
+    size = OUTPUT_LIMIT * 2
+    script = f"import sys; sys.stdout.write('x' * {size}); sys.stderr.write('y' * {size}); sys.exit(5)"
+    done = run([sys.executable, "-c", script])
+    assert done.code == 5
+    assert done.stdout == "x" * OUTPUT_LIMIT
+    assert done.stderr == "y" * OUTPUT_LIMIT
+
+
+def test_a_follower_keeps_the_last_lines() -> None:
+    """Every line of both streams is heard in order, and the last ones are kept."""
+    heard: list[str] = []
+    done = follow(["sh", "-c", "seq 1 5000; echo end >&2"], heard.append)
+    assert heard == [*map(str, range(1, 5001)), "end"]
+    assert done.stdout.split("\n") == heard[-TAIL_LINES:]
+
+
+def test_a_line_without_an_end_is_heard_in_bounded_pieces() -> None:
+    """Ten megabytes without a line break never are one line, and memory holds one piece at a time."""
+    heard: list[int] = []
+    follow([sys.executable, "-c", "print('x' * 10_000_000)"], lambda line: heard.append(len(line)))
+    assert heard
+    assert max(heard) <= LINE_LIMIT
+
+
+def test_carriage_returns_end_lines() -> None:
+    """A progress bar that redraws its line is heard each time, without empty lines between."""
+    heard: list[str] = []
+    follow(["printf", r"10%%\r20%%\r\r30%%\r\n\n done \r\nrest"], heard.append)
+    assert heard == ["10%", "20%", "30%", " done", "rest"]
+
+
+def test_output_that_is_no_utf8_is_heard() -> None:
+    """Bytes that are no text become replacement characters, and text in any script arrives."""
+    heard: list[str] = []
+    command = ["printf", r"a\377b\n\303\251t\303\251\n"]
+    follow(command, heard.append)
+    assert heard == ["a\ufffdb", "été"]
+    assert run(command).stdout == "a\ufffdb\nété\n"
+
+
+def test_only_named_descriptors_are_inherited(tmp_path: Path) -> None:
+    """A child gets the descriptors that it is to keep and no others."""
+    first, second = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in "ab")
+    script = f"import os\nfor d in ({first}, {second}):\n  try: os.fstat(d); print('open')\n  except OSError: print('closed')"
+    try:
+        assert run([sys.executable, "-c", script], keep=[first]).stdout == "open\nclosed\n"
+        heard: list[str] = []
+        follow([sys.executable, "-c", script], heard.append, keep=[second])
+        assert heard == ["closed", "open"]
+    finally:
+        os.close(first)
+        os.close(second)
+
+
+def test_no_descriptor_and_no_zombie_is_left() -> None:
+    """After commands of every kind this process has as many open descriptors and children as before."""
+    before = len(os.listdir("/proc/self/fd"))
+    run(["true"])
+    run(["sleep", "1000"], timeout=0.1)
+    follow(["echo", "a"], print)
+    with pytest.raises(FileNotFoundError):
+        run(["/missing"])
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_spawned_process_is_on_its_own(tmp_path: Path) -> None:
+    """A spawned process has a session of its own, no input, and appends its output to a file."""
+    output = tmp_path / "log"
+    output.write_text("before\n")
+    child = spawn(
+        ["sh", "-c", 'ps -o sid= -p $$; pwd; cat; echo "$A" >&2'], env={"A": "b", "PATH": os.defpath}, output=output
+    )
+    assert child.wait(PATIENCE) == 0
+    before, session, folder, said = output.read_text().split()
+    assert (before, int(session), folder, said) == ("before", child.pid, "/", "b")
+
+
+def test_stop_is_polite_first(tmp_path: Path) -> None:
+    """A process that ends on SIGTERM gets to say its last words."""
+    output = tmp_path / "log"
+    script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done"
+    child = start(["sh", "-c", script], env=os.environ, cwd=tmp_path, output=output)
+    wait_for(output, "ready")
+    stop(child, grace=PATIENCE)
+    assert child.returncode == 0
+    assert "bye" in output.read_text()
+
+
+def test_stop_is_firm_in_the_end(tmp_path: Path) -> None:
+    """A process that ignores SIGTERM is killed with its children after the grace."""
+    output = tmp_path / "log"
+    script = "trap '' TERM; sleep 1000 & echo $! ready; while :; do sleep 0.05; done"
+    child = start(["sh", "-c", script], env=os.environ, cwd=tmp_path, output=output)
+    wait_for(output, "ready")
+    stop(child, grace=0.1)
+    assert child.returncode == -signal.SIGKILL
+    assert ended(int(output.read_text().split()[0]))
+
+
+def test_stopping_what_has_ended_is_no_error(tmp_path: Path) -> None:
+    """A process that is gone can be stopped once more."""
+    child = start(["true"], env=os.environ, cwd=tmp_path, output=tmp_path / "log")
+    child.wait(PATIENCE)
+    stop(child)
+    assert child.returncode == 0
+
+
+def test_becoming_a_command_keeps_the_process() -> None:
+    """The command that a process becomes has its number, the given environment, and descriptors marked inheritable."""
+    script = (
+        "import os, sys; from sepal_provisioner.process import become\n"
+        "read, write = os.pipe(); os.set_inheritable(write, True); print(os.getpid(), flush=True)\n"
+        "become(['/bin/sh', '-c', f'echo $$; echo $A; echo kept >&{write} && echo open'], {'A': 'b'})"
+    )
+    done = run([sys.executable, "-c", script])
+    before, after, value, kept = done.stdout.split()
+    assert (after, value, kept) == (before, "b", "open")
+
+
+def wait_for(path: Path, text: str) -> None:
+    """Wait until a file holds a text."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists() or text not in path.read_text():
+        assert time.monotonic() < deadline, f"{text} never came"
+        select.select([], [], [], 0.01)
+
+
+def test_there_is_one_module_that_starts_processes() -> None:
+    """Nothing else in the package imports subprocess or forks."""
+    package = Path(process.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.name != "process.py":
+            text = path.read_text(encoding="utf-8")
+            assert "import subprocess" not in text, path
+            assert "os.fork" not in text and "os.exec" not in text and "os.system" not in text, path
