@@ -25,7 +25,7 @@ from .contents import installed_packages
 from .engines.job import explain, shown
 from .envfile import EnvironmentFile, read_environment_file
 from .environ import build_environment, launch_environment, look
-from .errors import BuildError, ChangedError, SepalError, SettingsError
+from .errors import BuildError, CancelledBuildError, ChangedError, SepalError, SettingsError
 from .files import read_json, store_error, tree_size, write_json
 from .generation import Generation, Record
 from .index import Kernel
@@ -238,7 +238,7 @@ def _as_failure(error: BaseException) -> SepalError:
     if isinstance(error, OSError):
         return store_error(error, Path(error.filename or "the store"))
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return BuildError("The build was stopped.")
+        return CancelledBuildError("The build was cancelled.")
     return explain("The build ended with an unexpected error; its log has the details.", _traceback(error))
 
 

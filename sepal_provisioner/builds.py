@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import builder, locks, process
-from .errors import BuildError, ChangedError, KilledError, SepalError
+from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, SepalError
 from .files import human_time, store_error
 from .generation import Generation
 from .index import Kernel
@@ -55,6 +55,11 @@ class Build:
         """How far the build is, whoever runs it."""
         progress = read_progress(self._path("progress.json"))
         return progress if progress is not None and (not progress.ended or progress.ended >= self.began) else None
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process started the build, and not somebody else."""
+        return self._child is not None
 
     @property
     def log(self) -> Path:
@@ -127,7 +132,7 @@ def request_build(
 
 
 def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: Sepal, kernel: Kernel) -> None:
-    if isinstance(failure, (KilledError, ChangedError)) or progress is None:
+    if isinstance(failure, (KilledError, ChangedError, CancelledBuildError)) or progress is None:
         return
     left = progress.ended + settings.retry_after - time.time()
     if left > 0:

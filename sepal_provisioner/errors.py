@@ -18,7 +18,8 @@
         ├── PipError            pip-failed              14  correct the pip section
         ├── ProbeError          probe-failed            15  correct what the environment holds
         ├── ChangedError        changed-meanwhile       16  start again
-        └── KilledError         build-killed            17  start again, with more memory or time
+        ├── KilledError         build-killed            17  start again, with more memory or time
+        └── CancelledBuildError build-cancelled         18  start again
 
 A message says what is wrong in the user's own words, then the likely cause, then what helps. `code` is stable: scripts
 and the documentation refer to it. `exit_code` is what `jupyter sepal` ends with.
@@ -148,6 +149,12 @@ class KilledError(BuildError):
     """The build ended without a word: it was killed, or the machine went down."""
 
     code, exit_code = "build-killed", 17
+
+
+class CancelledBuildError(BuildError):
+    """Somebody cancelled the build."""
+
+    code, exit_code = "build-cancelled", 18
 
 
 def every_error(root: type[SepalError] = SepalError) -> dict[str, type[SepalError]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import stat
@@ -50,6 +51,14 @@ def read_json(path: Path, limit: int = 16_000_000) -> Any:
     return decode_json(read_bounded(path, limit))
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON can be calculated with: it may be NaN, or larger than any float."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
     """Write a file beside `path` and rename it into place.
 
@@ -63,15 +72,19 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
         with open(descriptor, "wb") as stream:
             stream.write(content)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise store_error(error, path) from error
+        if isinstance(error, OSError):
+            raise store_error(error, path) from error
+        raise
 
 
 def write_json(path: Path, document: Any, mode: int = 0o644) -> None:
     """Write a JSON document by rename."""
-    write_atomic(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n", mode)
+    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    # Half of a surrogate pair (a file name that is no UTF-8 holds them) becomes `\ud800`, which is what JSON calls it.
+    write_atomic(path, text.encode(errors="backslashreplace"), mode)
 
 
 def store_error(error: OSError, path: Path) -> StoreError:
@@ -98,7 +111,7 @@ def resolve_inside(root: Path, relative: str) -> Path:
 def writable(folder: Path) -> bool:
     """Whether this user may write into `folder`, or create it. Looks only; creates nothing."""
     for existing in (folder, *folder.parents):
-        if existing.exists():
+        if os.path.exists(existing):  # Path.exists raises where the folder above may not be entered
             return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     return False
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from .catalog import text_without_credentials, without_credentials
 from .errors import RepositoryError
@@ -18,6 +19,8 @@ from .process import run
 # What we fetched, and what we then checked out completely. A HEAD that is neither has commits of somebody's own.
 _FETCHED = "refs/sepal/fetched"
 _SYNCED = "refs/sepal/synced"
+_WHOLE = 2**31 - 1  # the depth that git takes for all of a history, also of one that is shallow now
+GO_BACK = 30.0  # seconds for undoing an update that failed, which only reads what is here
 
 _FLAGS = (
     # A catalog's repository is not trusted: nothing it ships may run.
@@ -93,17 +96,20 @@ class Git:
             return Update(head, changed=False)
         if dirty:
             return self._clone(source, self._set_aside(aside))
+        self._fetch(source, wanted)
         try:
-            self._fetch(source, wanted)
-            self._checkout(wanted)
+            self._checkout(source, wanted)
         except _InTheWayError:  # an untracked file is somebody's work too: git would not overwrite it, nor do we
             return self._clone(source, self._set_aside(aside))
+        except RepositoryError:
+            self._go_back(source, head)
+            raise
         return Update(wanted, changed=True)
 
     def _clone(self, source: Source, set_aside: Path | None = None) -> Update:
         """Fetch into a new folder and rename it into place."""
         final = self.folder
-        temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+        temporary = final.with_name(f".{final.name}.tmp")  # one name, so that what a killed clone left is found
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         self.folder = temporary
@@ -111,7 +117,7 @@ class Git:
             self._git("init", "--quiet", "--template=")
             wanted = source.commit or self._remote_commit(source)
             self._fetch(source, wanted)
-            self._checkout(wanted)
+            self._checkout(source, wanted)
             os.replace(temporary, final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -121,6 +127,13 @@ class Git:
         finally:
             self.folder = final
         return Update(wanted, changed=True, set_aside=set_aside)
+
+    def _go_back(self, source: Source, commit: str) -> None:
+        """Undo an update that failed half-way (a submodule that can't be had): what it needs is all here."""
+        self._deadline = max(self._deadline, time.monotonic() + GO_BACK)
+        with contextlib.suppress(RepositoryError):
+            self._git("checkout", "--quiet", "--force", "--detach", commit, "--")
+            self._checkout(source, commit)
 
     def _status(self) -> tuple[str | None, bool]:
         """(HEAD's commit or None when this is no sound checkout, whether tracked files were changed)."""
@@ -139,14 +152,19 @@ class Git:
         return (head[1] if head else None), dirty
 
     def _ref(self, name: str) -> str | None:
+        """A reference's commit. git is asked only where it keeps references elsewhere (after `git gc`)."""
         try:
             return (self.folder / ".git" / name).read_text().strip() or None
         except (OSError, UnicodeDecodeError):
+            pass
+        try:
+            return self._git("rev-parse", "--quiet", "--verify", name).strip()
+        except RepositoryError:
             return None
 
     def _remove_old_locks(self) -> None:
         """Remove what a killed git left; whoever calls us holds the store's sync lock, so no other runs here."""
-        for lock in (self.folder / ".git").glob("*.lock"):
+        for lock in (self.folder / ".git").rglob("*.lock"):
             with contextlib.suppress(OSError):
                 if time.time() - lock.stat().st_mtime > self._timeout:
                     lock.unlink()
@@ -169,10 +187,13 @@ class Git:
         except RepositoryError:
             if not source.commit:
                 raise
-            self._git(*base, "--", source.url, "+refs/heads/*:refs/sepal/heads/*")
-            self._git("update-ref", _FETCHED, commit)
+            self._git(*base, f"--depth={_WHOLE}", "--", source.url, "+refs/heads/*:refs/sepal/heads/*")
+            try:
+                self._git("update-ref", _FETCHED, commit)
+            except RepositoryError:
+                raise RepositoryError(f"{without_credentials(source.url)} has no commit {commit}.") from None
 
-    def _checkout(self, commit: str) -> None:
+    def _checkout(self, source: Source, commit: str) -> None:
         """Check a fetched commit out, submodules included, and then say that it is complete."""
         try:
             self._git("checkout", "--quiet", "--detach", commit, "--")
@@ -181,14 +202,15 @@ class Git:
                 raise _InTheWayError(error.message, detail=error.detail) from None
             raise
         if (self.folder / ".gitmodules").is_file():
-            self._git("submodule", "--quiet", "sync", "--recursive")
+            origin = _origin(source.url, self._env)
+            self._git("submodule", "--quiet", "sync", "--recursive", more=origin)
             update = ("submodule", "--quiet", "update", "--init", "--recursive", "--force")
             try:
-                self._git(*update, "--depth=1")
+                self._git(*update, "--depth=1", more=origin)
             except (
                 RepositoryError
             ):  # the commit is no branch's tip, and the server serves nothing else to a shallow clone
-                self._git(*update)
+                self._git(*update, more=origin)
         self._git("update-ref", _SYNCED, commit)
 
     def _set_aside(self, aside: Path) -> Path:
@@ -201,12 +223,14 @@ class Git:
                 return target
         raise RepositoryError(f"{aside} is full of checkouts that were set aside; look at them and remove them.")
 
-    def _git(self, *arguments: str, missing: Source | None = None) -> str:
+    def _git(
+        self, *arguments: str, missing: Source | None = None, more: Mapping[str, str] = MappingProxyType({})
+    ) -> str:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise RepositoryError(f"git took longer than {self._timeout:.0f} s (c.Sepal.git_timeout).")
         try:
-            done = run(["git", *_FLAGS, *arguments], cwd=self.folder, env=self._env, timeout=left)
+            done = run(["git", *_FLAGS, *arguments], cwd=self.folder, env={**self._env, **more}, timeout=left)
         except FileNotFoundError:
             raise RepositoryError("git is not installed; install it and sync again.") from None
         if done.timed_out:
@@ -235,6 +259,23 @@ def git_environment(schemes: frozenset[str], base: Mapping[str, str] | None = No
     }
     env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20")
     return env
+
+
+def _origin(url: str, env: Mapping[str, str]) -> dict[str, str]:
+    """Configuration, as variables, by which git resolves a submodule's URL that is relative to its repository's.
+
+    git writes what it resolves into the checkout: a password goes into a rule of its own, which is written nowhere.
+    """
+    clean = without_credentials(url)
+    pairs = [("remote.origin.url", clean)]
+    if clean != url:
+        host = url[: url.index("/", url.index("//") + 2) + 1]
+        pairs.append((f"url.{host}.insteadOf", without_credentials(host)))
+    first = int(env.get("GIT_CONFIG_COUNT") or 0)
+    found = {"GIT_CONFIG_COUNT": str(first + len(pairs))}
+    for number, (key, value) in enumerate(pairs, first):
+        found |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return found
 
 
 def _clean(text: str) -> str:

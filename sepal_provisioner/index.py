@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .catalog import Problem
-from .files import read_json, write_json
+from .files import is_number, read_json, write_json
 
 INDEX_LIMIT = 64_000_000  # bytes
 VERSION = 1
@@ -93,9 +93,9 @@ def read_index(path: Path) -> Index:
         raise ValueError(f"{path}: it was written by another version of sepal_provisioner")
     try:
         return Index(
-            written=float(document["written"]),
+            written=_checked("float", document["written"]),
             kernels=tuple(_sound(_build(Kernel, document["kernels"]))),
-            catalogs=tuple(CatalogState(**state) for state in document["catalogs"]),
+            catalogs=tuple(_build(CatalogState, document["catalogs"])),
             problems=tuple(_build(Problem, document["problems"])),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -103,11 +103,19 @@ def read_index(path: Path) -> Index:
 
 
 def _build(kind: Any, documents: Any) -> Iterable[Any]:
-    names = {field.name for field in fields(kind)}
+    """Values of a class from a list of objects; keys that it doesn't have are left out."""
+    if not isinstance(documents, list) or not all(isinstance(document, dict) for document in documents):
+        raise ValueError("expected a list of objects")
+    types = {field.name: str(field.type) for field in fields(kind)}
     for document in documents:
-        if not all(isinstance(value, str) for value in document.values()):
-            raise ValueError("expected texts")
-        yield kind(**{name: value for name, value in document.items() if name in names})
+        yield kind(**{name: _checked(types[name], value) for name, value in document.items() if name in types})
+
+
+def _checked(kind: str, value: Any) -> Any:
+    """A value of the type that a field is annotated with."""
+    if not (isinstance(value, str) if kind == "str" else is_number(value)):
+        raise ValueError(f"expected {kind}, found {type(value).__name__}")
+    return value
 
 
 def _sound(kernels: Iterable[Kernel]) -> Iterable[Kernel]:
@@ -116,6 +124,7 @@ def _sound(kernels: Iterable[Kernel]) -> Iterable[Kernel]:
         inner = (kernel.checkout, kernel.resources, kernel.environment_file)
         if not _KERNEL_NAME.match(kernel.name) or not _FINGERPRINT.match(kernel.fingerprint):
             raise ValueError(f"unexpected kernel {kernel.name!r}")
-        if any("/" in part or part in (".", "..") or "\0" in part for part in inner):
+        empty = not kernel.checkout or not kernel.environment_file
+        if empty or any("/" in part or part in (".", "..") or "\0" in part for part in inner):
             raise ValueError(f"unexpected path in kernel {kernel.name!r}")
         yield kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
@@ -14,7 +15,13 @@ _LOGOS = {
     "logo-svg.svg": ("logo-svg.svg", "logo.svg"),
 }
 # Jupyter serves logos from its own origin: an SVG that could run a script there is left out.
-_ACTIVE_SVG = re.compile(rb"<\s*(script|foreignObject|iframe|!ENTITY|!DOCTYPE)|\son\w+\s*=|javascript:", re.IGNORECASE)
+_ACTIVE_SVG = re.compile(
+    r"<\s*([\w.-]+:)?(script|foreignObject|iframe|embed|object|handler)|<!ENTITY|<!DOCTYPE|<\?xml-stylesheet"
+    r"|[\s/\"']on\w+\s*=|" + r"\s*".join("javascript:"),
+    re.IGNORECASE,
+)
+_XML_ENCODING = re.compile(r"\A\s*<\?xml[^>]*?\sencoding\s*=\s*[\"']([^\"']*)", re.IGNORECASE)
+_PLAIN_ENCODINGS = {"utf-8", "us-ascii", "iso-8859-1"}  # in which what we look for is spelt as we read it
 
 
 def copy_logos(checkout: Path, target: Path) -> bool:
@@ -37,7 +44,14 @@ def copy_logos(checkout: Path, target: Path) -> bool:
 def _sound(data: bytes, name: str) -> bool:
     if name.endswith(".png"):
         return data.startswith(b"\x89PNG\r\n\x1a\n")
-    return b"<svg" in data[:4096] and not _ACTIVE_SVG.search(data)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return False
+    encoding = _XML_ENCODING.match(text)
+    if "\0" in text or (encoding and encoding[1].lower() not in _PLAIN_ENCODINGS):
+        return False
+    return "<svg" in text[:4096] and not _ACTIVE_SVG.search(html.unescape(text))
 
 
 def _differs(path: Path, data: bytes) -> bool:

@@ -11,6 +11,7 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKerne
 from traitlets import Instance, default
 from traitlets.utils.importstring import import_item
 
+from .generation import Record
 from .index import Index, Kernel
 from .kernelspec import RESOURCES, describe, kernel_spec
 from .refresh import Refresher
@@ -50,9 +51,7 @@ class SepalKernelSpecManager(KernelSpecManager):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._stores = Stores.of(self.settings.store, self.settings.search_stores)
-        self._indexes = {store: _WatchedIndex(store) for store in self._stores}
-        self._views: dict[tuple[Store, str, str], _View] = {}
+        self._stores = [_WatchedStore(s) for s in Stores.of(self.settings.store, self.settings.search_stores)]
         self._waited = False
 
     # ------------------------------------------------------------------------------------- what Jupyter calls
@@ -60,15 +59,15 @@ class SepalKernelSpecManager(KernelSpecManager):
     def find_kernel_specs(self) -> dict[str, str]:
         """Name to resource folder, ours and the others'. Called for listings and by subclasses."""
         theirs = self.others.find_kernel_specs() if self.others else super().find_kernel_specs()
-        ours = {name: _resources(store, kernel) for name, (store, kernel) in self._kernels(listing=True).items()}
-        return {**theirs, **{name: folder for name, folder in ours.items() if self._allowed(name)}}
+        ours = {name: store.resources(kernel) for name, (store, kernel) in self._kernels(listing=True).items()}
+        return {**theirs, **ours}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """The spec of one kernel, looked up in any case. Called when a kernel is started; raises NoSuchKernel."""
         name = kernel_name.lower()
-        found = self._kernels().get(name)
-        if found and self._allowed(name):
-            return self.kernel_spec_class(resource_dir=_resources(*found), **self._spec(*found))
+        if found := self._kernels().get(name):
+            store, kernel = found
+            return self.kernel_spec_class(resource_dir=store.resources(kernel), **self._spec(kernel))
         try:
             theirs: KernelSpec = (
                 self.others.get_kernel_spec(kernel_name) if self.others else super().get_kernel_spec(kernel_name)
@@ -84,9 +83,8 @@ class SepalKernelSpecManager(KernelSpecManager):
         listed = self._kernels(listing=True)
         theirs = self.others.get_all_specs() if self.others else self._stock_specs(set(listed))
         ours = {
-            name: {"resource_dir": _resources(*found), "spec": self._spec(*found)}
-            for name, found in listed.items()
-            if self._allowed(name)
+            name: {"resource_dir": store.resources(kernel), "spec": self._spec(kernel)}
+            for name, (store, kernel) in listed.items()
         }
         return {**theirs, **ours}
 
@@ -105,36 +103,28 @@ class SepalKernelSpecManager(KernelSpecManager):
                 self.log.warning("Error loading kernelspec %r", name, exc_info=True)
         return specs
 
-    def _allowed(self, name: str) -> bool:
-        return not self.allowed_kernelspecs or name in self.allowed_kernelspecs
+    def _kernels(self, *, listing: bool = False) -> dict[str, tuple[_WatchedStore, Kernel]]:
+        """Name to (store, kernel), of the first store that has it. A listing starts the background refresh.
 
-    def _kernels(self, *, listing: bool = False) -> dict[str, tuple[Store, Kernel]]:
-        """Name to (store, kernel), of the first store that has it. A listing starts the background refresh."""
+        Only those that `allowed_kernelspecs` allows, if it names any.
+        """
         if listing and self.refresher.start() and not self._waited:
             self._waited = True
-            if not any(watched.read().kernels for watched in self._indexes.values()):
+            if not any(store.index().kernels for store in self._stores):
                 self.refresher.wait_for_first(self.settings.first_sync_wait)
-        found: dict[str, tuple[Store, Kernel]] = {}
-        for store, watched in self._indexes.items():
-            index = watched.read()
-            if fault := watched.new_fault():
+        found: dict[str, tuple[_WatchedStore, Kernel]] = {}
+        for store in self._stores:
+            index = store.index()
+            if fault := store.new_fault():
                 self.log.warning("sepal: the kernels of %s can't be listed anew: %s", store.root, fault)
             for kernel in index.kernels:
                 found.setdefault(kernel.name, (store, kernel))
+        if allowed := self.allowed_kernelspecs:
+            return {name: kernel for name, kernel in found.items() if name in allowed}
         return found
 
-    def _spec(self, store: Store, kernel: Kernel) -> dict[str, Any]:
-        views = [self._view(candidate, kernel) for candidate in self._stores]
-        best = next((view for view in views if view.state is State.READY), None)
-        best = best or next((view for view in views if view.state is State.BUILDING), views[-1])
-        return kernel_spec(kernel, describe(kernel, best.state.value, best.size, best.built, best.seconds))
-
-    def _view(self, store: Store, kernel: Kernel) -> _View:
-        key = (store, kernel.name, kernel.fingerprint)
-        view = self._views.get(key)
-        if view is None or not view.holds():
-            view = self._views[key] = _View(store, kernel)
-        return view
+    def _spec(self, kernel: Kernel) -> dict[str, Any]:
+        return kernel_spec(kernel, _best([store.view(kernel) for store in self._stores]).description())
 
     def _say_missing(self, name: str) -> None:
         """Clients such as Voilà silently take another kernel when one is missing: then the log must tell."""
@@ -147,20 +137,22 @@ class SepalKernelSpecManager(KernelSpecManager):
             )
 
 
-class _WatchedIndex:
-    """A store's index, read again when the file is another one: an index is always replaced, never changed."""
+class _WatchedStore:
+    """A store's index and what is built of it, read again when the file or the folder is another one."""
 
     def __init__(self, store: Store) -> None:
-        self._path = os.fspath(store.index_path)
+        self.root = store.root
         self._store = store
+        self._index_path, self._resources = os.fspath(store.index_path), os.fspath(store.resources)
         self._seen: tuple[int, int, int] | None = None
         self._index = Index()
         self._fault = ""
+        self._views: dict[str, _View] = {}
 
-    def read(self) -> Index:
-        """The newest index that could be read."""
+    def index(self) -> Index:
+        """The newest index that could be read. It is always replaced, never changed."""
         try:
-            status = os.stat(self._path)
+            status = os.stat(self._index_path)
             identity = (status.st_ino, status.st_mtime_ns, status.st_size)
         except OSError:
             return self._index  # not there, or not there for a moment: nothing that was listed is lost
@@ -172,6 +164,17 @@ class _WatchedIndex:
                 self._fault = str(error)
         return self._index
 
+    def resources(self, kernel: Kernel) -> str:
+        """The folder of a kernel's logos."""
+        return f"{self._resources}/{kernel.resources}" if kernel.resources else str(RESOURCES)
+
+    def view(self, kernel: Kernel) -> _View:
+        """What is there for a kernel now."""
+        view = self._views.get(kernel.name)
+        if view is None or not view.holds(kernel):
+            view = self._views[kernel.name] = _View(self._store, kernel)
+        return view
+
     def new_fault(self) -> str:
         """Why the newest file could not be read; told once."""
         fault, self._fault = self._fault, ""
@@ -182,24 +185,40 @@ class _View:
     """What a store holds for a kernel, for as long as the folder of its environments is unchanged."""
 
     def __init__(self, store: Store, kernel: Kernel) -> None:
+        self._kernel = kernel
         self._folder = os.fspath(store.folder(kernel.name))
         self._changed = _changed(self._folder)
         environment = store.observe(kernel.name, kernel.fingerprint)
         self.state = environment.state
-        self.size: int | None = None
-        self.built: float | None = None
-        self.seconds: float | None = None
+        record: Record | None = None
         if environment.ready:
             try:
                 record = environment.ready.record()
-                self.size, self.built, self.seconds = record.size, record.built, record.seconds
             except (OSError, ValueError):
                 self.state = State.FAILED
+        found = (record.size, record.built, record.seconds) if record else ()
+        self._description = describe(kernel, self.state.value, *found)
         # While somebody builds, the end may come without a change of the folder (a killed build frees its lock).
         self._steady = self.state is not State.BUILDING and time.time() - self._changed > _SETTLED
 
-    def holds(self) -> bool:
-        return self._steady and _changed(self._folder) == self._changed
+    def holds(self, kernel: Kernel) -> bool:
+        """Whether this is still what there is to say. A sync makes new values, mostly of the same content."""
+        same = kernel is self._kernel or kernel == self._kernel
+        return same and self._steady and _changed(self._folder) == self._changed
+
+    def description(self) -> dict[str, Any]:
+        """Our part of the kernel spec's metadata, made anew: its receiver may change it."""
+        last = self._description["last_build"]
+        return {**self._description, "last_build": last and {**last}}
+
+
+def _best(views: list[_View]) -> _View:
+    """A ready prefix wherever it is, then a running build, then what the writable store says."""
+    for wanted in (State.READY, State.BUILDING):
+        for view in views:
+            if view.state is wanted:
+                return view
+    return views[-1]
 
 
 def _changed(folder: str) -> float:
@@ -207,7 +226,3 @@ def _changed(folder: str) -> float:
         return os.stat(folder).st_mtime
     except OSError:
         return 0.0
-
-
-def _resources(store: Store, kernel: Kernel) -> str:
-    return str(store.resources / kernel.resources) if kernel.resources else str(RESOURCES)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import IO, NoReturn
 OUTPUT_LIMIT = 4_000_000  # bytes kept of a command's output; the rest is read and dropped
 TAIL_LINES = 60
 LINE_LIMIT = 4_000
+LINGER = 2.0  # seconds for which we listen to what a command that ended has left running
 
 Process = subprocess.Popen
 
@@ -49,12 +52,11 @@ def run(
     After `timeout` seconds its whole process group is killed. Raises OSError when it cannot be started.
     """
     with _started(command, cwd, env, keep, stderr=subprocess.PIPE) as process:
-        kept: dict[str, bytes] = {}
+        kept = {"out": bytearray(), "err": bytearray()}
 
         def drain(name: str, stream: IO[bytes]) -> None:
-            kept[name] = stream.read(OUTPUT_LIMIT)
-            while stream.read(1 << 16):
-                pass
+            for chunk in _chunks(process, stream):
+                kept[name] += chunk[: OUTPUT_LIMIT - len(kept[name])]
 
         assert process.stdout is not None and process.stderr is not None
         readers = [
@@ -64,10 +66,10 @@ def run(
         for reader in readers:
             reader.start()
         timed_out = _wait(process, timeout)
-        for reader in readers:  # a grandchild that kept the pipe open must not keep us
-            reader.join(5)
+        for reader in readers:
+            reader.join()
         texts = {name: data.decode(errors="replace") for name, data in kept.items()}
-        return Completed(process.returncode, texts.get("out", ""), texts.get("err", ""), timed_out)
+        return Completed(process.returncode, texts["out"], texts["err"], timed_out)
 
 
 def follow(
@@ -97,7 +99,7 @@ def follow(
             timer.start()
         try:
             assert process.stdout is not None
-            for line in _lines(process.stdout):
+            for line in _lines(_chunks(process, process.stdout)):
                 tail.append(line)
                 on_line(line)
             process.wait()
@@ -134,6 +136,11 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: 
             cwd=cwd,
             start_new_session=True,
         )
+
+
+def join(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, keep: Sequence[int] = ()) -> Process[bytes]:
+    """Start a process in our own process group, with our own output: it gets the signals that a client sends there."""
+    return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, env=dict(env), cwd=cwd, pass_fds=tuple(keep))
 
 
 def stop(process: Process[bytes], grace: float = 5) -> None:
@@ -200,10 +207,27 @@ def _kill_group(process: Process[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[str]:
+def _chunks(process: Process[bytes], stream: IO[bytes]) -> Iterator[bytes]:
+    """What comes through a pipe: to its end or, when a daemon holds it open, until shortly after the command's end."""
+    poller = select.poll()
+    poller.register(stream, select.POLLIN)
+    until: float | None = None
+    while until is None or time.monotonic() < until:
+        ended = process.poll() is not None  # asked before we look, so that its last words are not lost
+        if poller.poll(100):
+            if not (chunk := stream.read1(1 << 16)):  # type: ignore[attr-defined]
+                return
+            yield chunk
+        elif ended:
+            return
+        if ended and until is None:
+            until = time.monotonic() + LINGER
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
     """Lines of at most LINE_LIMIT characters, ended by a newline or a carriage return."""
     rest = b""
-    while chunk := stream.read1(1 << 16):  # type: ignore[attr-defined]
+    for chunk in chunks:
         *complete, rest = re.split(rb"[\r\n]+", rest + chunk)
         for line in complete:
             if text := line[:LINE_LIMIT].decode(errors="replace").rstrip():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BuildError, SepalError, every_error
-from .files import human_size, read_json, write_json
+from .files import human_size, is_number, read_json, write_json
 
 PROGRESS_LIMIT = 1_000_000  # bytes
 DETAIL_LIMIT = 20_000  # characters of a tool's own words
@@ -67,6 +67,7 @@ class Progress:
     updated: float = 0
     ended: float = 0
     previous: float = 0  # how long the last successful build of this kernel took
+    reached: float = 0  # the fraction before the newest change, which it never falls below
     user: str = ""
     host: str = ""
     pid: int = 0
@@ -83,7 +84,8 @@ class Progress:
         within = self.done / self.total if self.total else 0
         if self.bytes_total:
             within = self.bytes_done / self.bytes_total
-        return begin + (min(later, default=begin) - begin) * min(within, 1)
+        now = begin + (min(later, default=begin) - begin) * min(max(within, 0), 1)
+        return min(max(self.reached, now), 1)
 
     def sentence(self) -> str:
         """`Downloading 12 of 48 packages, 31.0 MB of 120.4 MB: libgdal`."""
@@ -114,12 +116,12 @@ class Progress:
                 values[name] = Phase(value)
             elif value is None:
                 continue
-            elif kind in ("int", "float") and isinstance(value, (int, float)) and not isinstance(value, bool):
+            elif kind in ("int", "float") and is_number(value):
                 values[name] = value
             elif kind == "str" and isinstance(value, str):
                 values[name] = value[: DETAIL_LIMIT * 2]
             elif name == "durations" and isinstance(value, dict):
-                values[name] = {str(k): float(v) for k, v in value.items() if isinstance(v, (int, float))}
+                values[name] = {key: float(number) for key, number in value.items() if is_number(number)}
             else:
                 raise ValueError(f"{name}: unexpected {type(value).__name__}")
         try:
@@ -175,7 +177,14 @@ class Reporter:
                 return
             self._close_phase()
             self._progress = replace(
-                self._progress, phase=phase, done=0, total=total, bytes_done=0, bytes_total=0, item=item
+                self._progress,
+                phase=phase,
+                done=0,
+                total=total,
+                bytes_done=0,
+                bytes_total=0,
+                item=item,
+                reached=self._progress.fraction,
             )
             self._write(force=True)
 
@@ -185,7 +194,7 @@ class Reporter:
             for name in ("done", "bytes_done"):
                 if name in changes:
                     changes[name] = max(changes[name], getattr(self._progress, name))
-            self._progress = replace(self._progress, **changes)
+            self._progress = replace(self._progress, **changes, reached=self._progress.fraction)
             self._write()
 
     def end(self, error: SepalError | None = None) -> None:

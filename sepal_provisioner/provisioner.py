@@ -1,27 +1,26 @@
-"""Jupyter's kernel provisioner: a kernel that runs from its shared environment, which is built if it has to be."""
+"""Jupyter's kernel provisioner: a kernel that runs from its shared environment, or waits for it."""
 
 from __future__ import annotations
 
-import asyncio
+import sys
 from typing import Any
 
 from jupyter_client.provisioning import LocalProvisioner
 from tornado.web import HTTPError
 from traitlets import Instance, default
 
-from .builds import LOOK_EVERY, Build, request_build
-from .errors import BuildError, SepalError
-from .generation import Generation
+from .errors import SepalError
 from .launch import Launch, prepare, ready_generation
 from .settings import Sepal
 from .store import Stores
+from .waiting import VARIABLE, Order
 
 
 class SepalProvisioner(LocalProvisioner):
     """Starts a catalog's kernel with the interpreter and the environment of its prefix.
 
     `pre_launch` runs for every start and every restart, and computes both afresh each time: a restart picks up the
-    newest ready prefix.
+    newest ready prefix. It never waits for a build: where there is no prefix, a kernel is started that does.
     """
 
     settings = Instance(Sepal)
@@ -32,14 +31,17 @@ class SepalProvisioner(LocalProvisioner):
         return Sepal(parent=self.parent)
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Find or build the prefix, then let the base class write the connection file. Called by the kernel manager.
+        """Let the base class write the connection file, then decide what is started. Called by the kernel manager.
 
         Raises HTTPError with the whole reason: of other exceptions a browser only learns that there was one.
         """
         name = self._kernel_name()
+        stores = Stores.of(self.settings.store, self.settings.search_stores)
         try:
-            generation = await self._generation(name)
+            generation = ready_generation(stores, name)
             kwargs = await super().pre_launch(**kwargs)
+            if generation is None:
+                return self._wait(name, kwargs)
             self._launch = prepare(generation, name, kwargs["env"], self.settings)
         except SepalError as error:
             self.log.error("sepal: %s can't be started: %s", name, error)
@@ -61,33 +63,21 @@ class SepalProvisioner(LocalProvisioner):
         finally:
             launch.close()
 
+    def _wait(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Start the waiting kernel in the real one's place: it builds, shows how far that is, and hands over."""
+        order = Order(name, self.kernel_spec.display_name, self.settings, may_build=not self._restarting_by_itself())
+        arguments = kwargs["cmd"][kwargs["cmd"].index("-f") :]
+        kwargs["cmd"] = [sys.executable, "-m", "sepal_provisioner.waiting", *arguments]
+        kwargs["env"] = {**kwargs["env"], VARIABLE: order.to_variable()}
+        self.log.info("sepal: %s waits for its environment; `jupyter sepal status %s` tells more", name, name)
+        return kwargs
+
     def _kernel_name(self) -> str:
         sepal = self.kernel_spec.metadata.get("sepal")
         name = sepal.get("name") if isinstance(sepal, dict) else None
         if not isinstance(name, str):
             raise HTTPError(500, "This kernel spec names the sepal-provisioner, but has no metadata.sepal.name.")
         return name
-
-    async def _generation(self, name: str) -> Generation:
-        stores = Stores.of(self.settings.store, self.settings.search_stores)
-        if ready := ready_generation(stores, name):
-            return ready
-        if self._restarting_by_itself():
-            raise BuildError(f"The environment of {name} is gone, and an automatic restart never builds one.")
-        found = request_build(stores, name, self.settings, remember_failures=True)
-        return await self._follow(found) if isinstance(found, Build) else found
-
-    async def _follow(self, build: Build) -> Generation:
-        """Wait without holding the event loop; the server's log tells each phase."""
-        self.log.info("sepal: building %s; log: %s", build.kernel.name, build.log)
-        phase = None
-        while (generation := build.step()) is None:
-            progress = build.progress
-            if progress is not None and progress.phase is not phase:
-                phase = progress.phase
-                self.log.info("sepal: %s: %s", build.kernel.name, progress.sentence())
-            await asyncio.sleep(LOOK_EVERY)
-        return generation
 
     def _restarting_by_itself(self) -> bool:
         """Whether jupyter_client's restarter, not a person, asks for this start."""

@@ -110,6 +110,13 @@ class Sepal(Configurable):
         instead. A changed environment file, or `jupyter sepal build --force`, is always tried. Default: 900.""",
     ).tag(config=True)
 
+    when_outdated = CaselessStrEnum(
+        ["start", "wait"],
+        default_value="start",
+        help="""What a launch does when only an older version of the environment is ready. `start` starts that one at
+        once, says so under the first cell, and builds the new one in the background; `wait` waits for the new one.""",
+    ).tag(config=True)
+
     keep_variables = Dict(
         key_trait=Unicode(),
         value_trait=List(Unicode()),

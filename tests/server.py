@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,14 @@ TOKEN = "token-of-the-tests"
 
 @dataclass
 class Reply:
-    """What a cell gave: its standard output, its error's text if there was one, its result."""
+    """What a cell gave: its standard output, its error if there was one, its result, and what it shows at the end."""
 
     text: str
     error: str = ""
+    traceback: str = ""
     result: str = ""
+    displays: list[str] = field(default_factory=list)
+    updates: list[str] = field(default_factory=list)
 
 
 class JupyterServer:
@@ -159,6 +162,13 @@ class Kernel:
                 reply.text += content["text"]
             elif kind == "error":
                 reply.error = f"{content['ename']}: {content['evalue']}"
+                reply.traceback = "\n".join(content["traceback"])
+            elif kind == "display_data":
+                reply.displays.append(content["data"]["text/plain"])
+            elif kind == "update_display_data":
+                reply.updates.append(content["data"]["text/plain"])
+            elif kind == "clear_output":
+                reply.displays.clear()
             elif kind == "execute_result":
                 reply.result = content["data"]["text/plain"]
             elif kind == "status" and content["execution_state"] == "idle":

@@ -139,7 +139,7 @@ def test_mistakes_are_told_in_words(site: Site, arguments: tuple[str, ...], code
 
 
 def test_a_broken_configuration_stops_the_command(site: Site) -> None:
-    """A configuration that can't be read, is missing, or has an unusable value is never silently replaced by defaults."""
+    """A configuration that is damaged, missing, or has an unusable value is never silently replaced by defaults."""
     run = [sys.executable, "-m", "jupyter", "sepal", "list"]
     for text, words in (
         ("this is no python\n", "SyntaxError"),

@@ -156,20 +156,22 @@ def test_the_first_start_builds_and_a_restart_takes_the_newest(conda_site: Site)
         assert server.kernelspecs()["venv-small"]["spec"]["metadata"]["sepal"]["state"] == "ready"
 
 
-def test_a_failed_build_reaches_the_browser_whole(conda_site: Site) -> None:
-    """The server's answer to the start of a kernel that can't be built holds the solver's own explanation, and the next
-    start shows the remembered reason at once."""
+def test_a_failed_build_is_every_cells_answer(conda_site: Site) -> None:
+    """A kernel whose environment can't be built starts all the same; each cell says why, in the solver's own words, and
+    a restart shows the remembered reason at once instead of building again."""
     conda_site.add("broken", {"sepal_environment.yml": "channels: [conda-forge]\ndependencies: [python, broken-dep]\n"})
     conda_site.sync()
     with JupyterServer(conda_site.config(**{"Sepal.refresh_interval": 0})) as server:
-        status, answer = server.request("POST", "/api/kernels", {"name": "venv-broken"})
-        assert status == 500
-        assert "no-such-library" in answer["message"]
-        progress = conda_site.store.folder("venv-broken").glob("*.progress.json")
-        before = next(progress).stat().st_mtime_ns
-        status, answer = server.request("POST", "/api/kernels", {"name": "venv-broken"})
-        assert status == 500 and "no-such-library" in answer["message"] and "--force" in answer["message"]
-        assert next(conda_site.store.folder("venv-broken").glob("*.progress.json")).stat().st_mtime_ns == before
+        with server.kernel("venv-broken") as kernel:
+            for _ in range(2):
+                reply = kernel.run("1 + 1")
+                assert reply.error.startswith("unsolvable: ") and not reply.result
+                assert "no-such-library" in reply.traceback and "jupyter sepal log venv-broken" in reply.traceback
+            progress = next(conda_site.store.folder("venv-broken").glob("*.progress.json"))
+            before = progress.stat().st_mtime_ns
+            kernel.restart()
+            assert "--force" in kernel.run("1 + 1").traceback
+            assert progress.stat().st_mtime_ns == before
         assert server.kernelspecs()["venv-broken"]["spec"]["metadata"]["sepal"]["state"] == "failed"
 
 
@@ -194,14 +196,15 @@ def test_two_starts_of_one_kernel_share_one_build(conda_site: Site, channel: Pat
 
 
 def test_a_changed_file_is_a_new_environment(conda_site: Site) -> None:
-    """After a commit that changes the environment file and a sync, the kernel is stale; its next start builds anew and
-    the old prefix stays."""
+    """After a commit that changes the environment file and a sync the kernel is stale; where the site waits for the new
+    one, the next start builds it, and the old prefix stays."""
     text = "channels: [conda-forge]\ndependencies: [python, sepal-demo={}]\n"
     conda_site.add("moving", {"sepal_environment.yml": text.format("1.*")})
     conda_site.sync()
     old = conda_site.build("venv-moving")
     commit(conda_site.repository("moving"), {"sepal_environment.yml": text.format("2.*")})
     conda_site.sync()
+    conda_site.options["when_outdated"] = "wait"
     with JupyterServer(conda_site.config(**{"Sepal.refresh_interval": 0})) as server:
         assert server.kernelspecs()["venv-moving"]["spec"]["metadata"]["sepal"]["state"] == "stale"
         with server.kernel("venv-moving") as kernel:

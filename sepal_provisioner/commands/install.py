@@ -82,7 +82,7 @@ class InstallCommand(SepalCommand):
             ) from error
         launch_file = folder / "sepal.json"
         settings = self.settings()
-        write_launch_file(launch_file, kernel.name, settings)
+        write_launch_file(launch_file, kernel.name, kernel.display_name, settings)
         logos = store.resources / kernel.resources if kernel.resources else RESOURCES
         try:
             for logo in logos.glob("logo-*"):

@@ -1,0 +1,565 @@
+"""The waiting kernel: what is started while an environment is not there.
+
+It binds the connection file's ports at once, so that no request waits for a build and no proxy ends one. It answers
+what a kernel must answer, holds the rest, shows the build under the first cell, and becomes a relay to the real kernel
+when the prefix is ready.
+
+    python -m sepal_provisioner.waiting -f <connection file>        with what to start in the variable SEPAL_LAUNCH
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import zmq
+
+from . import display
+from .builds import LOOK_EVERY, Build, request_build
+from .errors import BuildError, SepalError, SettingsError
+from .generation import Generation
+from .launch import prepare, ready_generation
+from .progress import Phase
+from .relay import RealKernel
+from .settings import Sepal
+from .store import Stores
+from .wire import Frames, Wire, read_connection
+
+VARIABLE = "SEPAL_LAUNCH"
+TICK = 100  # milliseconds between two looks at the build
+DRAW_EVERY = 1.0  # seconds between two drawings of an unchanged build: the elapsed time goes on
+DRAW_AT_MOST_EVERY = 0.4
+HELD_LIMIT = 1_000  # requests
+HELD_BYTES = 100_000_000
+END_SECONDS = 5.0  # that the real kernel gets to end when it is asked to
+PARENT_EVERY = 1.0  # seconds between two looks for the parent process
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to start: a kernel's name, the settings, and whether this start may build (an automatic restart may not)."""
+
+    name: str
+    display_name: str
+    settings: Sepal
+    may_build: bool = True
+
+    def to_variable(self) -> str:
+        """The order as the value of SEPAL_LAUNCH: an environment is read by the same user only, an argument by all."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "display_name": self.display_name,
+                "settings": self.settings.to_json(),
+                "may_build": self.may_build,
+            }
+        )
+
+    @classmethod
+    def from_variable(cls, value: str | None) -> Order:
+        """The order that `to_variable` wrote. Raises SettingsError."""
+        try:
+            document = json.loads(value or "")
+            settings = Sepal.from_json(document["settings"])
+            return cls(document["name"], document["display_name"], settings, bool(document["may_build"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SettingsError(f"{VARIABLE} can't be read ({error}); start the kernel through Jupyter.") from None
+
+
+@dataclass
+class Held:
+    """A request that waits: its frames as they came, and what it shows if it is a cell."""
+
+    frames: Frames
+    identities: list[bytes]
+    header: dict[str, Any]
+    kind: str
+    on_control: bool
+    visible: bool = False
+    shown: str = ""  # the display's id, once something is shown under the cell
+    first: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.frames))
+
+
+@dataclass
+class Queue:
+    """The held requests, in the order in which they came, bounded in number and bytes."""
+
+    requests: list[Held] = field(default_factory=list)
+
+    def full_with(self, held: Held) -> bool:
+        """Whether there is no room for one more."""
+        return len(self.requests) >= HELD_LIMIT or held.size + sum(r.size for r in self.requests) > HELD_BYTES
+
+    def cells(self) -> list[Held]:
+        """The held cells."""
+        return [held for held in self.requests if held.kind == "execute_request"]
+
+    def take_cells(self) -> list[Held]:
+        """Remove and return the held cells."""
+        cells = self.cells()
+        self.requests = [held for held in self.requests if held.kind != "execute_request"]
+        return cells
+
+
+class WaitingKernel:
+    """The state of one waiting kernel; `run` is its whole life."""
+
+    def __init__(self, wire: Wire, order: Order, arguments: list[str], base: Mapping[str, str]) -> None:
+        self.wire, self.order, self._arguments, self._base = wire, order, arguments, base
+        self.stores = Stores.of(order.settings.store, order.settings.search_stores)
+        self.queue = Queue()
+        self.failure: SepalError | None = None
+        self.build: Build | None = None
+        self.real: RealKernel | None = None
+        self._outdated = ""  # what to say once, when an older environment runs meanwhile
+        self._fraction = 0.0
+        self._drawn = (0.0, 0.0)  # when, and which progress (its `updated`)
+        self._began = time.time()
+        self._interrupted = False
+        self._stopped = False
+        self._handed_over = False
+        self._parent = Parent(base)
+        self._poller = zmq.Poller()
+        self._partners: dict[zmq.Socket[bytes], zmq.Socket[bytes]] = {}  # while frames are passed on by hand
+        self._looked = 0.0
+        self._told: Phase | None = None
+
+    # ------------------------------------------------------------------------------------------------- the life
+
+    def run(self) -> int:
+        """Wait, hand over, and relay until the real kernel ends; returns the exit code (negative: a signal)."""
+        self._catch_signals()
+        self.wire.status("starting")
+        self._look_for_environment()
+        for socket in (self.wire.shell, self.wire.control, self.wire.stdin, self.wire.iopub):
+            self._poller.register(socket, zmq.POLLIN)
+        while not self._stopped and not self._handed_over:
+            for socket, _ in self._poller.poll(TICK if self.real is None else TICK // 10):
+                if socket in self._partners:
+                    self._pass(socket)
+                else:
+                    self._receive(socket)
+            self._tick()
+        if self._stopped:
+            return self._end()
+        assert self.real is not None
+        return self._relay(self.real)
+
+    def _tick(self) -> None:
+        """What happens between messages. Errors of the build become the kernel's answer; nothing ends the loop."""
+        if self._parent.gone():
+            self._stopped = True
+            return
+        if self._interrupted:
+            self._interrupted = False
+            self._interrupt()
+        try:
+            if self.real is not None:
+                if self._partners:
+                    if self.real.process.poll() is not None:
+                        self._handed_over = True
+                elif self.real.step():
+                    self._hand_over(self.real)
+                    return
+            elif self.build is not None and time.monotonic() - self._looked > LOOK_EVERY:
+                self._looked = time.monotonic()
+                generation = self.build.step()
+                self._tell()
+                if generation is not None:
+                    self._start(generation)
+        except SepalError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(BuildError(f"The kernel can't be started: {error}"))
+        self._draw()
+
+    def _look_for_environment(self) -> None:
+        """Find or ask for the prefix; an older one starts meanwhile where the settings say so."""
+        name, settings = self.order.name, self.order.settings
+        try:
+            if ready := ready_generation(self.stores, name):
+                self._start(ready)
+                return
+            older = self.stores.observe(self.stores.find(name)[1]).older
+            use_older = older is not None and settings.when_outdated == "start"
+            if not self.order.may_build:
+                if older is None:
+                    raise BuildError(f"The environment of {name} is gone, and an automatic restart never builds one.")
+                self._start(older)
+                return
+            try:
+                found = request_build(self.stores, name, settings, remember_failures=True)
+            except SepalError as error:
+                if not use_older:
+                    raise
+                self._outdated = f"This is an older version of the environment: {error.message}"
+                found = None
+            if isinstance(found, Generation):
+                self._start(found)
+            elif found is not None:
+                self.build = found
+                found.step()
+            if use_older and older is not None:
+                self._outdated = self._outdated or "building"
+                self._start(older)
+        except SepalError as error:
+            self._fail(error)
+
+    def _tell(self) -> None:
+        """A line for each phase on standard error: a server's log, or the terminal of `jupyter execute`."""
+        progress = self.build.progress if self.build is not None else None
+        if progress is not None and progress.phase is not self._told:
+            self._told = progress.phase
+            say(f"{self.order.name}: {progress.sentence()}")
+
+    def _start(self, generation: Generation) -> None:
+        """Start the real kernel; held requests go on waiting until it answers."""
+        launch = prepare(generation, self.order.name, self._base, self.order.settings)
+        try:
+            self.real = RealKernel(launch, self._arguments, self.wire, Path.cwd())
+        finally:
+            launch.close()
+
+    def _hand_over(self, real: RealKernel) -> None:
+        """Clear what was shown, replay what was held, and pass everything on from here."""
+        cells = self.queue.cells()
+        for cell in cells:
+            self._clear(cell)
+        if self._outdated and cells:
+            self._remark(cells[0].header)
+        requests = self.queue.requests
+        self.queue = Queue()
+        real.replay(
+            [held.frames for held in requests if not held.on_control],
+            [held.frames for held in requests if held.on_control],
+        )
+        if self._outdated and not cells:  # the remark waits for the first cell: until then we look at each request
+            pairs = real.pairs()
+            self._partners = {**dict(pairs), **{back: front for front, back in pairs}}
+            for _, back in pairs:
+                self._poller.register(back, zmq.POLLIN)
+            return
+        self._handed_over = True
+        real.relay()
+
+    def _pass(self, socket: zmq.Socket[bytes]) -> None:
+        """Pass one message on by hand. The first cell gets its remark; after that nobody needs to look any more."""
+        frames = socket.recv_multipart()
+        first = False
+        if socket is self.wire.shell:
+            read = self.wire.read(list(frames))
+            first = read is not None and read[1]["msg_type"] == "execute_request"
+            if first and read is not None and not read[1]["content"].get("silent", False):
+                self._remark(read[1]["header"])
+        self._partners[socket].send_multipart(frames)
+        if first and self.real is not None:
+            self._partners = {}
+            self._handed_over = True
+            self.real.relay()
+
+    def _relay(self, real: RealKernel) -> int:
+        """Until the real kernel ends, or whoever started us does."""
+        asked = 0.0
+        while (code := real.process.poll()) is None:
+            if asked and time.monotonic() - asked > END_SECONDS:
+                real.process.kill()
+            elif not asked and (self._stopped or self._parent.gone()):
+                asked = time.monotonic()
+                real.process.terminate()
+            time.sleep(TICK / 1000)
+        real.settle()
+        real.remove()
+        return code
+
+    def _end(self) -> int:
+        if self.real is not None:
+            self.real.process.kill()
+            self.real.process.wait()
+            self.real.remove()
+        self.wire.close()
+        return 0
+
+    # ------------------------------------------------------------------------------------------------ messages
+
+    def _receive(self, socket: zmq.Socket[bytes]) -> None:
+        frames = socket.recv_multipart()
+        if socket not in (self.wire.shell, self.wire.control):
+            return  # subscriptions; answers to questions that nobody asked
+        read = self.wire.read(list(frames))
+        if read is None:
+            return  # not signed with our key
+        identities, message = read
+        kind = message["msg_type"]
+        answer = _ANSWERS.get(kind)
+        if answer is not None:
+            self.wire.status("busy", message["header"])
+            answer(self, socket, identities, message)
+            self.wire.status("idle", message["header"])
+            # JupyterLab shows no state that follows from these requests: one without a parent it does.
+            self.wire.status("busy" if self.queue.cells() else "idle")
+        else:
+            held = Held(frames, identities, message["header"], kind, socket is self.wire.control)
+            held.visible = kind == "execute_request" and not message["content"].get("silent", False)
+            self._hold(held)
+
+    def _kernel_info(self, socket: zmq.Socket[bytes], identities: list[bytes], message: dict[str, Any]) -> None:
+        content = {
+            "status": "ok",
+            "protocol_version": "5.3",
+            "implementation": "ipython",
+            "implementation_version": "",
+            "language_info": {
+                "name": "python",
+                "version": "3",
+                "mimetype": "text/x-python",
+                "codemirror_mode": {"name": "ipython", "version": 3},
+                "pygments_lexer": "ipython3",
+                "nbconvert_exporter": "python",
+                "file_extension": ".py",
+            },
+            "banner": f"{self.order.display_name}: the environment is being prepared.",
+            "help_links": [],
+            "debugger": True,
+            "supported_features": ["debugger"],
+        }
+        self.wire.reply(socket, "kernel_info_reply", content, message, identities)
+
+    def _comm_info(self, socket: zmq.Socket[bytes], identities: list[bytes], message: dict[str, Any]) -> None:
+        self.wire.reply(socket, "comm_info_reply", {"status": "ok", "comms": {}}, message, identities)
+
+    def _interrupt_request(self, socket: zmq.Socket[bytes], identities: list[bytes], message: dict[str, Any]) -> None:
+        self._interrupt()
+        self.wire.reply(socket, "interrupt_reply", {"status": "ok"}, message, identities)
+
+    def _shutdown(self, socket: zmq.Socket[bytes], identities: list[bytes], message: dict[str, Any]) -> None:
+        content = {"status": "ok", "restart": bool(message["content"].get("restart", False))}
+        self.wire.reply(socket, "shutdown_reply", content, message, identities)
+        self.wire.publish("shutdown_reply", content, message["header"])
+        self._stopped = True
+
+    def _hold(self, held: Held) -> None:
+        if self.failure is not None and not (held.kind == "execute_request" and self._is_there_now()):
+            self._answer_failed(held, self.failure)
+            return
+        if self.queue.full_with(held):
+            limit = f"{HELD_LIMIT} requests or {HELD_BYTES // 1_000_000} MB"
+            error = BuildError(f"More than {limit} wait for the environment already; wait for it and run this again.")
+            self._answer_error(held, error.code, error.message, error.message)
+            return
+        if held.kind == "execute_request":
+            self.wire.status("busy", held.header)
+            sessions = {cell.header.get("session") for cell in self.queue.cells() if cell.first}
+            held.first = held.visible and held.header.get("session") not in sessions
+        self.queue.requests.append(held)
+        if held.visible and self.real is None:
+            self._show(held)
+
+    def _is_there_now(self) -> bool:
+        """After a failure: somebody may have built it meanwhile."""
+        try:
+            ready = ready_generation(self.stores, self.order.name)
+            if ready is None:
+                return False
+            self._start(ready)
+        except (SepalError, OSError):
+            return False
+        self.failure = None
+        return True
+
+    def _interrupt(self) -> None:
+        """Answer the held cells; the build goes on."""
+        for cell in self.queue.take_cells():
+            self._clear(cell)
+            text = "KeyboardInterrupt: the cell no longer waits. The build of its environment goes on."
+            self._answer_error(cell, "KeyboardInterrupt", "", text)
+
+    def _fail(self, error: SepalError) -> None:
+        self.failure = error
+        say(f"{self.order.name}: {error.message}")
+        if self.real is not None:
+            self.real.process.kill()
+            self.real.process.wait()
+            self.real.remove()
+            self.real = None
+        for cell in self.queue.take_cells():
+            self._clear(cell)
+            self._answer_failed(cell, error)
+        for held in self.queue.requests:
+            self._answer_failed(held, error)
+        self.queue = Queue()
+
+    def _answer_failed(self, held: Held, error: SepalError) -> None:
+        log = str(self.build.log) if self.build is not None else ""
+        text = display.failure_text(self.order.display_name, error, log, self.order.name)
+        self._answer_error(held, error.code, error.message, text)
+
+    def _answer_error(self, held: Held, name: str, value: str, text: str) -> None:
+        """An error reply, and for a cell the same as its output: text for a person, no stack."""
+        socket = self.wire.control if held.on_control else self.wire.shell
+        content = {"ename": name, "evalue": value, "traceback": [text]}
+        reply = {"status": "error", "execution_count": 0, **content}
+        self.wire.status("busy", held.header)
+        if held.kind == "execute_request":
+            self.wire.publish("error", content, held.header)
+        kind = held.kind.removesuffix("_request") + "_reply"
+        if held.kind.endswith("_request"):
+            self.wire.reply(socket, kind, reply, held.header, held.identities)
+        self.wire.status("idle", held.header)
+
+    # ------------------------------------------------------------------------------------------------- display
+
+    def _view(self) -> display.View:
+        progress = self.build.progress if self.build is not None else None
+        if progress is not None:
+            self._fraction = max(self._fraction, progress.fraction)
+        if self.real is not None:
+            self._fraction = 1.0
+        own = self.build is None or self.build.ours
+        return display.View(
+            self.order.display_name, progress, self._began, own, self._fraction, starting=self.real is not None
+        )
+
+    def _show(self, held: Held) -> None:
+        """Show something under a cell that has just been held."""
+        held.shown = uuid.uuid4().hex
+        position = len([cell for cell in self.queue.cells() if cell.visible])
+        bundle = display.progress_bundle(self._view()) if held.first else display.queued_bundle(position)
+        content = {"data": bundle, "metadata": {}, "transient": {"display_id": held.shown}}
+        self.wire.publish("display_data", content, held.header)
+
+    def _draw(self) -> None:
+        """Update the first cell's display when there is something new, and once a second for the time."""
+        cells = [cell for cell in self.queue.cells() if cell.first and cell.shown]
+        if not cells:
+            return
+        now = time.monotonic()
+        view = self._view()
+        updated = view.progress.updated if view.progress is not None else 0.0
+        wait = DRAW_AT_MOST_EVERY if updated != self._drawn[1] else DRAW_EVERY
+        if now - self._drawn[0] < wait:
+            return
+        self._drawn = (now, updated)
+        for cell in cells:
+            content = {
+                "data": display.progress_bundle(view),
+                "metadata": {},
+                "transient": {"display_id": cell.shown},
+            }
+            self.wire.publish("update_display_data", content, cell.header)
+
+    def _clear(self, cell: Held) -> None:
+        if cell.shown:
+            self.wire.publish("clear_output", {"wait": False}, cell.header)
+            cell.shown = ""
+
+    def _remark(self, cell: dict[str, Any]) -> None:
+        """Tell once, above the output of the cell with this header, that an older environment runs."""
+        sentence, self._outdated = self._outdated, ""
+        if sentence == "building":
+            sentence = "An older version of the environment runs. A newer one is being built: restart the kernel later."
+            try:
+                if self.build is not None and self.build.step() is not None:
+                    sentence = "A newer version of the environment is ready: restart the kernel to use it."
+            except SepalError as error:
+                sentence = f"This is an older version of the environment; the newer one failed: {error.message}"
+        content = {"data": display.notice_bundle(sentence), "metadata": {}, "transient": {}}
+        self.wire.publish("display_data", content, cell)
+
+    # ------------------------------------------------------------------------------------------------- signals
+
+    def _catch_signals(self) -> None:
+        """An interrupt is for the cells; the end is for the real kernel too. Handlers, not SIG_IGN: a child inherits
+        what is ignored."""
+
+        def on_interrupt(signum: int, frame: Any) -> None:
+            self._interrupted = True  # once there is a real kernel, it got the same signal from our group
+
+        def on_end(signum: int, frame: Any) -> None:
+            self._stopped = True
+
+        signal.signal(signal.SIGINT, on_interrupt)
+        signal.signal(signal.SIGTERM, on_end)
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+            signal.signal(number, lambda signum, frame: None)
+
+
+_ANSWERS = {
+    "kernel_info_request": WaitingKernel._kernel_info,
+    "comm_info_request": WaitingKernel._comm_info,
+    "interrupt_request": WaitingKernel._interrupt_request,
+    "shutdown_request": WaitingKernel._shutdown,
+}
+
+
+class Parent:
+    """The process that started us, which we do not outlive. Started with `independent`, there is none."""
+
+    def __init__(self, base: Mapping[str, str]) -> None:
+        named = base.get("JPY_PARENT_PID", "")
+        self._pid = int(named) if named.isdigit() else 0
+        self._looked = 0.0
+        self._told: Phase | None = None
+
+    def gone(self) -> bool:
+        """Whether it ended. Looks once a second."""
+        now = time.monotonic()
+        if not self._pid or now - self._looked < PARENT_EVERY:
+            return False
+        self._looked = now
+        return os.getppid() != self._pid
+
+
+def serve(order: Order, arguments: list[str], base: Mapping[str, str]) -> int:
+    """Be the kernel of the connection file in `arguments` (`-f FILE` and what else its client passes)."""
+    rest = list(arguments)
+    try:
+        at = rest.index("-f")
+        connection = read_connection(Path(rest[at + 1]))
+    except (ValueError, IndexError):
+        raise SettingsError("The kernel's command line names no connection file (-f FILE).") from None
+    del rest[at : at + 2]
+    return WaitingKernel(Wire(connection), order, rest, base).run()
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(f"[sepal] {text}\n")
+    sys.stderr.flush()
+
+
+def end_like(code: int) -> NoReturn:
+    """End this process as another one ended: with its exit code, or by its signal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The edge of this process."""
+    base = dict(os.environ)
+    try:
+        code = serve(Order.from_variable(base.pop(VARIABLE, None)), arguments, base)
+    except SepalError as error:
+        say(str(error))
+        code = error.exit_code
+    end_like(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
