@@ -34,6 +34,7 @@ from .progress import Phase, Reporter, current_user
 from .settings import Sepal
 from .store import Store
 
+MODULE = "sepal_provisioner.builder"
 LOCK_SECONDS = 24 * 3600  # whoever waits follows the progress meanwhile; the build itself has its own limit
 
 
@@ -78,7 +79,7 @@ class Request:
 
 def command(request: Path) -> list[str]:
     """What starts a build, and what starts it again by hand."""
-    return [sys.executable, "-m", "sepal_provisioner.builder", str(request)]
+    return [sys.executable, "-m", MODULE, str(request)]
 
 
 def fingerprint_of(file: EnvironmentFile, settings: Sepal) -> str:
@@ -105,7 +106,7 @@ def build(request: Request) -> Generation:
         reporter.begin()
         generation: Generation | None = None
         try:
-            _remove_leftovers(store, kernel)
+            remove_leftovers(store, kernel)
             generation = store.next_generation(kernel.name, kernel.fingerprint)
             with _open_log(store.beside(kernel.name, kernel.fingerprint, "log")) as log:
                 _build(request, generation, reporter, log, held)
@@ -214,7 +215,7 @@ def _compile(job: engines.Job) -> None:
     )
 
 
-def _remove_leftovers(store: Store, kernel: Kernel) -> None:
+def remove_leftovers(store: Store, kernel: Kernel) -> None:
     """Under the lock, a prefix of this fingerprint without a marker is what a killed build left."""
     for generation in store.generations(kernel.name):
         if generation.fingerprint == kernel.fingerprint and not generation.marker.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from .settings import Sepal
 from .store import Store, Stores
 
 LOOK_EVERY = 0.2  # seconds
+CANCEL_SECONDS = 60  # that a build gets to stop its commands and clean up
 TAKEOVERS = 2  # how often a build that was killed is started again by those who wait
 
 
@@ -141,3 +143,26 @@ def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: S
             f"{human_time(left)}, or now by `jupyter sepal build {kernel.name} --force`."
         )
         raise failure
+
+
+def cancel_build(store: Store, kernel: Kernel) -> bool:
+    """Stop the build that holds the environment's lock and remove what it made; False when there is none.
+
+    Raises BuildError when it runs on another machine or belongs to another user, and BusyError when it does not end.
+    """
+    lock = store.beside(kernel.name, kernel.fingerprint, "lock")
+    progress = read_progress(store.beside(kernel.name, kernel.fingerprint, "progress.json"))
+    if not locks.held(lock) or progress is None or progress.ended:
+        return False
+    where = f"{progress.user} on {progress.host}, process {progress.pid}"
+    if progress.host != socket.gethostname():
+        raise BuildError(f"The build of {kernel.name} runs on another machine ({where}). Cancel it there.")
+    try:
+        process.end(progress.pid, builder.MODULE)
+    except PermissionError:
+        raise BuildError(f"The build of {kernel.name} is not yours ({where}). Ask that user to cancel it.") from None
+    with locks.exclusive(
+        lock, timeout=CANCEL_SECONDS, waiting_for=f"The build of {kernel.name} ({where}) does not end"
+    ):
+        builder.remove_leftovers(store, kernel)
+    return True

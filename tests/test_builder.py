@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Site, commit
+from slow import slow_channel
 
 from sepal_provisioner import builder, locks
-from sepal_provisioner.builds import Build, request_build
+from sepal_provisioner.builds import Build, cancel_build, request_build
 from sepal_provisioner.errors import (
     BuildError,
+    CancelledBuildError,
     ChangedError,
     NoSpaceError,
     PrefixTooLongError,
@@ -278,6 +280,46 @@ def test_an_engine_that_is_not_there_is_told(conda_site: Site) -> None:
     with pytest.raises(BuildError, match="micromamba is not found") as caught:
         conda_site.build("venv-one")
     assert caught.value.code == "no-engine"
+
+
+def test_a_build_is_cancelled_and_leaves_nothing(conda_site: Site, channel: Path) -> None:
+    """Cancelling ends the build's process, removes what it made, tells whoever waits, and is no failure to remember."""
+    with slow_channel(channel, 300_000) as (slow, line):
+        conda_site.mirrors = slow
+        conda_site.add("long", {"sepal_environment.yml": SMALL})
+        conda_site.sync()
+        kernel = conda_site.stores.find("venv-long")[1]
+        assert cancel_build(conda_site.store, kernel) is False
+        build = request_build(conda_site.stores, "venv-long", conda_site.settings())
+        assert isinstance(build, Build)
+        while build.progress is None or build.progress.phase is not Phase.DOWNLOAD:
+            assert build.step() is None
+            time.sleep(0.05)
+        assert cancel_build(conda_site.store, kernel) is True
+        assert not conda_site.store.generations("venv-long")
+        with pytest.raises(CancelledBuildError):
+            build.wait()
+        line.open()
+        assert conda_site.build("venv-long", remember_failures=True).marker.is_file()
+
+
+def test_another_machines_build_is_not_cancelled_here(conda_site: Site) -> None:
+    """A build that runs elsewhere is left alone, and its user, host and process are named."""
+    conda_site.add("far", {"sepal_environment.yml": SMALL})
+    conda_site.sync()
+    kernel = conda_site.stores.find("venv-far")[1]
+    progress = {
+        "name": kernel.name,
+        "fingerprint": kernel.fingerprint,
+        "phase": "Solving",
+        "user": "ann",
+        "host": "far",
+    }
+    lock = conda_site.store.beside(kernel.name, kernel.fingerprint, "lock")
+    with locks.exclusive(lock, timeout=0, waiting_for=""):
+        conda_site.store.beside(kernel.name, kernel.fingerprint, "progress.json").write_text(json.dumps(progress))
+        with pytest.raises(BuildError, match="ann on far"):
+            cancel_build(conda_site.store, kernel)
 
 
 def test_a_request_is_private_and_read_back(conda_site: Site) -> None:

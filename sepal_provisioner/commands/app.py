@@ -9,6 +9,7 @@ from jupyter_core.application import JupyterApp
 
 from .. import __version__
 from .build import BuildCommand
+from .cancel import CancelCommand
 from .command import SepalCommand
 from .install import InstallCommand
 from .list import ListCommand
@@ -21,6 +22,7 @@ VERBS: tuple[type[SepalCommand], ...] = (
     ListCommand,
     StatusCommand,
     BuildCommand,
+    CancelCommand,
     LogCommand,
     InstallCommand,
 )
