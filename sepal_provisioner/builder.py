@@ -156,7 +156,6 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
     prefix.parent.mkdir(parents=True, exist_ok=True)
     engines.ENGINES[engine].create(job)
 
-    reporter.phase(Phase.COMPILE)
     _compile(job)
     reporter.phase(Phase.VERIFY)
     activation, path = record_activation(prefix, base)
@@ -198,21 +197,18 @@ def _compile(job: engines.Job) -> None:
 
     Files that don't compile (templates, Python 2) are nobody's fault.
     """
-    job.run(
-        [
-            job.python,
-            "-m",
-            "compileall",
-            "-q",
-            "-j",
-            "0",
-            "-x",
-            r"/(tests?|lib2to3|__pycache__)/",
-            str(job.prefix / "lib"),
-        ],
-        cwd=job.prefix,
-        env={"PYTHONDONTWRITEBYTECODE": ""},
-    )
+    modules = sum(1 for _ in (job.prefix / "lib").rglob("*.py"))
+    job.reporter.phase(Phase.COMPILE, modules)
+    done = 0
+
+    def on_line(line: str) -> None:
+        nonlocal done
+        done += line.startswith("Compiling ")
+        job.reporter.update(done=done)
+
+    unwanted = r"/(tests?|lib2to3|__pycache__)/"
+    command = [job.python, "-m", "compileall", "-j", "0", "-x", unwanted, str(job.prefix / "lib")]
+    job.run(command, on_line, cwd=job.prefix, env={"PYTHONDONTWRITEBYTECODE": ""}, logged=False)
 
 
 def remove_leftovers(store: Store, kernel: Kernel) -> None:

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import NoSpaceError, StoreError
 
@@ -51,7 +51,7 @@ def read_json(path: Path, limit: int = 16_000_000) -> Any:
     return decode_json(read_bounded(path, limit))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value from JSON can be calculated with: it may be NaN, or larger than any float."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

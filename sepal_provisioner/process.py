@@ -139,8 +139,16 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: 
 
 
 def join(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, keep: Sequence[int] = ()) -> Process[bytes]:
-    """Start a process in our own process group, with our own output: it gets the signals that a client sends there."""
-    return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, env=dict(env), cwd=cwd, pass_fds=tuple(keep))
+    """Start a process in our own process group, with our own output: it gets the signals that a client sends there.
+
+    It begins with interrupts ignored, and so survives one that comes before it has a handler of its own. Call it from
+    the main thread.
+    """
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, env=dict(env), cwd=cwd, pass_fds=tuple(keep))
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def stop(process: Process[bytes], grace: float = 5) -> None:

@@ -40,10 +40,10 @@ _BEGINS = {
     Phase.PREPARE: 0.0,
     Phase.SOLVE: 0.01,
     Phase.DOWNLOAD: 0.06,
-    Phase.LINK: 0.5,
-    Phase.PIP: 0.65,
-    Phase.COMPILE: 0.85,
-    Phase.VERIFY: 0.94,
+    Phase.LINK: 0.45,
+    Phase.PIP: 0.55,
+    Phase.COMPILE: 0.7,
+    Phase.VERIFY: 0.95,
     Phase.DONE: 1.0,
 }
 
@@ -91,7 +91,7 @@ class Progress:
         """`Downloading 12 of 48 packages, 31.0 MB of 120.4 MB: libgdal`."""
         text = self.phase.value
         if self.total:
-            text += f" {self.done} of {self.total}" + (" packages" if self.phase in _PACKAGES else "")
+            text += f" {self.done} of {self.total} {'files' if self.phase is Phase.COMPILE else 'packages'}"
         if self.bytes_total:
             text += f", {human_size(self.bytes_done)} of {human_size(self.bytes_total)}"
         elif self.bytes_done:
@@ -128,9 +128,6 @@ class Progress:
             return cls(**values)
         except TypeError as error:
             raise ValueError(str(error)) from None
-
-
-_PACKAGES = (Phase.DOWNLOAD, Phase.LINK, Phase.PIP)
 
 
 def read_progress(path: Path) -> Progress | None:

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
+import contextlib
 import hashlib
 import http.client
 import re
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .catalog import CATALOG_LIMIT, Catalog, parse_catalog, repository_fault, without_credentials
 from .errors import CatalogError, RepositoryError, SepalError
-from .files import human_size, read_bounded, read_json, resolve_inside, write_atomic, write_json
+from .files import human_size, is_number, read_bounded, read_json, resolve_inside, write_atomic, write_json
 from .git import Git, Source
 from .index import CatalogState
 from .settings import Sepal
 from .store import Store
 
-_GIT = re.compile(r"git\+(?P<url>[^#]+?)(?:@(?P<branch>[^@:/#]+))?#(?P<path>[^#]+)\Z")
+# The URL's own `@` stands before its path, a branch's behind it: git+ssh://git@host/owner/name@feature/x#apps.json
+_GIT = re.compile(
+    r"git\+(?P<url>(?:[\w+.-]+://[^/#]*/|[^:/#]+:)[^#]*?)(?:@(?P<branch>[^@:#]+))?#(?P<path>[^#]+)\Z",
+)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,12 @@ def fetch_catalog(source: str, store: Store, settings: Sepal) -> Fetched:
     state = CatalogState(shown, error=error)
     try:
         catalog = parse_catalog(read_bounded(copy, CATALOG_LIMIT), settings.schemes)
-        fetched = _meta(copy).get("fetched", 0)
-        return Fetched(replace(state, fetched=float(fetched), apps=len(catalog.apps)), catalog)
-    except (OSError, ValueError, TypeError, SepalError):
+        fetched = _meta(copy).get("fetched")
+        age = fetched if is_number(fetched) else 0
+        return Fetched(replace(state, fetched=age, apps=len(catalog.apps)), catalog)
+    except (OSError, ValueError, SepalError):
+        with contextlib.suppress(OSError):  # or its ETag would have the server say "unchanged" for ever
+            copy.with_suffix(".meta").unlink()
         return Fetched(state, None)
 
 
@@ -64,41 +75,70 @@ def _read(source: str, copy: Path, store: Store, settings: Sepal) -> tuple[bytes
         return _from_git(source, store, settings), ""
     try:
         return read_bounded(Path(source).expanduser(), CATALOG_LIMIT), ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: `~somebody` who isn't known
         raise CatalogError(f"The catalog {source} can't be read: {_words(error)}.") from None
 
 
 def _download(url: str, copy: Path, settings: Sepal) -> tuple[bytes, str]:
     """GET with the last ETag. The time limit is for all of it: a server that drips bytes does not hold a sync up."""
     shown = without_credentials(url)
-    headers = {"Accept": "application/json", "User-Agent": "sepal_provisioner", **_authorization(url)}
-    etag = _meta(copy).get("etag")
-    if isinstance(etag, str) and etag and copy.is_file():
-        headers["If-None-Match"] = etag
-    request = urllib.request.Request(shown, headers=headers)  # noqa: S310 - only http(s) comes here
-    deadline = time.monotonic() + settings.catalog_timeout
+    seconds = settings.catalog_timeout
+    etag = str(_meta(copy).get("etag") or "") if copy.is_file() else ""
+    late = CatalogError(f"The catalog {shown} took longer than {seconds} s (c.Sepal.catalog_timeout).")
     try:
-        with urllib.request.urlopen(request, timeout=settings.catalog_timeout) as response:  # noqa: S310
+        return _in_time(lambda: _get(url, etag, seconds), seconds) or (read_bounded(copy, CATALOG_LIMIT), etag)
+    except urllib.error.HTTPError as error:
+        raise CatalogError(f"The catalog {shown} can't be fetched: HTTP {error.code} {error.reason}.") from None
+    except (TimeoutError, concurrent.futures.TimeoutError):
+        raise late from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(getattr(error, "reason", None), TimeoutError):
+            raise late from None
+        raise CatalogError(f"The catalog {shown} can't be fetched: {_words(error)}.") from None
+
+
+def _get(url: str, etag: str, seconds: float) -> tuple[bytes, str] | None:
+    """(the body, its ETag), or None when the server says that it is the one we have."""
+    headers = {"Accept": "application/json", "User-Agent": "sepal_provisioner"}
+    if etag:
+        headers["If-None-Match"] = etag
+    request = urllib.request.Request(without_credentials(url), headers=headers)  # noqa: S310 - only http(s) comes here
+    for name, value in _authorization(url).items():
+        request.add_unredirected_header(name, value)  # for this server, not for where it may send us
+    deadline = time.monotonic() + seconds
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as response:  # noqa: S310
             chunks: list[bytes] = []
             size = 0
             while chunk := response.read1(1 << 16):
                 size += len(chunk)
                 chunks.append(chunk)
                 if size > CATALOG_LIMIT:
-                    raise CatalogError(f"The catalog {shown} is larger than {human_size(CATALOG_LIMIT)}.")
+                    raise ValueError(f"it is larger than {human_size(CATALOG_LIMIT)}")
                 if time.monotonic() > deadline:
                     raise TimeoutError
             return b"".join(chunks), response.headers.get("ETag") or ""
     except urllib.error.HTTPError as error:
-        if error.code == 304:
-            return read_bounded(copy, CATALOG_LIMIT), str(etag)
-        raise CatalogError(f"The catalog {shown} can't be fetched: HTTP {error.code} {error.reason}.") from None
-    except TimeoutError:
-        raise CatalogError(
-            f"The catalog {shown} took longer than {settings.catalog_timeout} s (c.Sepal.catalog_timeout)."
-        ) from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise CatalogError(f"The catalog {shown} can't be fetched: {_words(error)}.") from None
+        if error.code == 304 and etag:
+            return None
+        raise
+
+
+def _in_time(work: Callable[[], T], seconds: float) -> T:
+    """What `work` gives. Raises what it raises, and TimeoutError when it takes longer.
+
+    It runs in a thread that is then left to itself: nothing else ends a name resolution or headers that drip in.
+    """
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def call() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future.result(seconds)
 
 
 def _authorization(url: str) -> dict[str, str]:
@@ -126,7 +166,8 @@ def _from_git(source: str, store: Store, settings: Sepal) -> bytes:
     except RepositoryError as error:
         raise CatalogError(f"The catalog can't be fetched: {error.message}", detail=error.detail) from None
     except (OSError, ValueError) as error:
-        raise CatalogError(f"{match['path']} in {match['url']} can't be read: {_words(error)}.") from None
+        shown = without_credentials(match["url"])
+        raise CatalogError(f"{match['path']} in {shown} can't be read: {_words(error)}.") from None
 
 
 def _meta(copy: Path) -> dict[str, Any]:

@@ -55,12 +55,17 @@ class Job:
         *,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        logged: bool = True,
     ) -> Completed:
-        """Run a command with its output in the log. Raises BuildError when it takes too long or is killed."""
+        """Run a command with its output in the log, unless that would be a line for each of thousands of files.
+
+        Raises BuildError when it takes too long or is killed.
+        """
         self.log(f"$ {shown(command)}")
 
         def each(line: str) -> None:
-            self.log(line)
+            if logged:
+                self.log(line)
             on_line(line)
 
         done = follow(
