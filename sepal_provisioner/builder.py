@@ -197,8 +197,10 @@ def _compile(job: engines.Job) -> None:
 
     Files that don't compile (templates, Python 2) are nobody's fault.
     """
-    modules = sum(1 for _ in (job.prefix / "lib").rglob("*.py"))
-    job.reporter.phase(Phase.COMPILE, modules)
+    library = job.prefix / "lib"
+    # Packages for one Python bring their bytecode; about as many files as lack it are left to do.
+    left = sum(1 for _ in library.rglob("*.py")) - sum(1 for _ in library.rglob("*.pyc"))
+    job.reporter.phase(Phase.COMPILE, max(0, left))
     done = 0
 
     def on_line(line: str) -> None:
@@ -207,7 +209,7 @@ def _compile(job: engines.Job) -> None:
         job.reporter.update(done=done)
 
     unwanted = r"/(tests?|lib2to3|__pycache__)/"
-    command = [job.python, "-m", "compileall", "-j", "0", "-x", unwanted, str(job.prefix / "lib")]
+    command = [job.python, "-m", "compileall", "-j", "0", "-x", unwanted, str(library)]
     job.run(command, on_line, cwd=job.prefix, env={"PYTHONDONTWRITEBYTECODE": ""}, logged=False)
 
 

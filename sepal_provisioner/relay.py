@@ -125,6 +125,16 @@ class RealKernel:
                 pilot.send(b"TERMINATE")
         for thread in self._threads:
             thread.join(LINGER / 1000)
+        for _, back in self.pairs():
+            back.close()
+
+    def discard(self) -> None:
+        """End a kernel that was not handed over to, and leave nothing of it: an open socket holds up our own end."""
+        self.process.kill()
+        self.process.wait()
+        for _, back in self.pairs():
+            back.close(0)
+        self.remove()
 
     def remove(self) -> None:
         """Remove the private folder."""

@@ -9,6 +9,7 @@ when the prefix is ready.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -170,6 +171,7 @@ class WaitingKernel:
             if self.real is not None:
                 if self._partners:
                     if self.real.process.poll() is not None:
+                        self._pass_rest()
                         self._handed_over = True
                 elif self.real.step():
                     self._hand_over(self.real)
@@ -207,9 +209,10 @@ class WaitingKernel:
                     raise
                 self._outdated = f"This is an older version of the environment: {error.message}"
                 found = None
-            if isinstance(found, Generation):
+            if isinstance(found, Generation):  # finished between two looks
                 self._start(found)
-            elif found is not None:
+                return
+            if found is not None:
                 self.build = found
                 found.step()
             if use_older and older is not None:
@@ -270,6 +273,12 @@ class WaitingKernel:
             self._handed_over = True
             self.real.relay()
 
+    def _pass_rest(self) -> None:
+        """The real kernel ended while messages were passed on by hand: pass on what it said last."""
+        for socket in list(self._partners):
+            while self._partners and socket.poll(TICK):
+                self._pass(socket)
+
     def _relay(self, real: RealKernel) -> int:
         """Until the real kernel ends, or whoever started us does."""
         asked = 0.0
@@ -282,13 +291,12 @@ class WaitingKernel:
             time.sleep(TICK / 1000)
         real.settle()
         real.remove()
+        self.wire.close()
         return code
 
     def _end(self) -> int:
         if self.real is not None:
-            self.real.process.kill()
-            self.real.process.wait()
-            self.real.remove()
+            self.real.discard()
         self.wire.close()
         return 0
 
@@ -390,9 +398,7 @@ class WaitingKernel:
         self.failure = error
         say(f"{self.order.name}: {error.message}")
         if self.real is not None:
-            self.real.process.kill()
-            self.real.process.wait()
-            self.real.remove()
+            self.real.discard()
             self.real = None
         for cell in self.queue.take_cells():
             self._clear(cell)
@@ -545,7 +551,8 @@ def end_like(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code if code >= 0 else 128 - code)
 

@@ -117,9 +117,12 @@ class Wire:
         """(identities, message) of received frames, or None when it is no message signed with our key."""
         try:
             identities, parts = self.session.feed_identities(frames)
-            return identities, self.session.deserialize(parts)
+            message = self.session.deserialize(parts)
         except (ValueError, TypeError, KeyError, IndexError, RecursionError):
             return None
+        if not isinstance(message["msg_type"], str) or not isinstance(message["content"], dict):
+            return None
+        return identities, message
 
     def reply(
         self, socket: zmq.Socket[bytes], kind: str, content: dict[str, Any], parent: Any, identities: list[bytes]

@@ -435,6 +435,7 @@ def python_package(tree: Path, python: Interpreter) -> Package:
     version = run(tree / f"bin/python{python.minor}", "-I", "-B", "-c", check, env={}).strip()
     if version != python.version and not python.debian:
         raise ChannelError(f"the copy of {python.executable} is {version}: it doesn't use its own libpython")
+    compile_modules(tree, python)
     return Package(
         "python",
         version,
@@ -444,6 +445,11 @@ def python_package(tree: Path, python: Interpreter) -> Package:
         subdir=LINUX,
         noarch=None,
     )
+
+
+def compile_modules(tree: Path, python: Interpreter) -> None:
+    """Add the bytecode, as conda-forge does in packages for one Python; installers compile those for any."""
+    run(python.executable, "-I", "-m", "compileall", "-q", "-s", tree, "-p", "/", tree / python.library)
 
 
 def copy_interpreter(tree: Path, python: Interpreter, prefix: Path) -> None:
@@ -557,6 +563,8 @@ def wheel_package(tree: Path, wheel: Path, python: Interpreter) -> Package:
     site = tree / ("site-packages" if any_python else python.site_packages)
     scripts = tree / ("python-scripts" if any_python else "bin")
     unpack_wheel(wheel, tree, site, scripts, NoLaunchers if any_python else SchemeDictionaryDestination)
+    if not any_python:
+        compile_modules(tree, python)
     (found,) = importlib.metadata.distributions(path=[str(site)])
     launchers = found.entry_points.select(group="console_scripts") if any_python else ()
     return Package(
