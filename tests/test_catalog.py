@@ -209,6 +209,12 @@ def test_a_bad_entry_costs_itself_and_is_reported_with_its_place(case: str) -> N
     problem.message.encode()
 
 
+@pytest.mark.parametrize("url", ["ext::sh", "fd::17/foo", "::name", "git-remote-x::https://host/owner/name"])
+def test_a_remote_helper_is_called_by_its_name(url: str) -> None:
+    """Whoever puts a git remote helper into a catalog is told why it is refused."""
+    assert "could run any command" in parse(entry(repository=url)).problems[0].message
+
+
 @pytest.mark.parametrize(
     ("url", "name"),
     [

@@ -172,7 +172,7 @@ def test_a_rewritten_history_is_followed(checkout: Checkout) -> None:
 def test_the_users_own_configuration_changes_nothing(checkout: Checkout, tmp_path: Path) -> None:
     """Line ends, templates, hooks, colours and formats of a user's configuration don't reach a shared checkout."""
     hooks = tmp_path / "template" / "hooks"
-    evil_hook(hooks / "post-checkout", tmp_path)
+    evil_hook(hooks / "post-checkout", tmp_path / "ran")
     (Path.home() / ".gitconfig").write_text(
         f"[core]\n\tautocrlf = true\n\thooksPath = {hooks}\n\tsymlinks = false\n"
         f"[init]\n\ttemplateDir = {hooks.parent}\n[color]\n\tui = always\n[status]\n\tshort = true\n"
@@ -570,10 +570,10 @@ def test_an_interrupted_clone_leaves_no_folder(checkout: Checkout, how: signal.S
 # ----------------------------------------------------------------------------------------------------- hooks
 
 
-def evil_hook(path: Path, tmp_path: Path) -> None:
+def evil_hook(path: Path, trace: Path) -> None:
     """A hook that leaves a trace."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    path.write_text(f"#!/bin/sh\ntouch {trace}\n")
     path.chmod(0o755)
 
 
@@ -587,29 +587,34 @@ HOOKS = [
 ]
 
 
-@pytest.mark.parametrize("where", ["checkout", "configured", "remote", "submodule"])
-def test_no_hook_ever_runs(checkout: Checkout, tmp_path: Path, where: str) -> None:
+def test_no_hook_ever_runs(checkout: Checkout, tmp_path: Path) -> None:
     """A hook in the checkout, in its configuration, in the remote or in a submodule is never run by an update."""
     add_submodule(checkout, "../library")
     checkout.update()
-    hooks = {
+    folders = {
         "checkout": checkout.folder / ".git" / "hooks",
         "configured": tmp_path / "configured",
         "remote": checkout.remote / ".git" / "hooks",
         "submodule": checkout.folder / ".git" / "modules" / "library" / "hooks",
-    }[where]
-    for name in HOOKS:
-        evil_hook(hooks / name, tmp_path)
-    if where == "configured":
-        git(checkout.folder, "config", "core.hooksPath", str(hooks))
-        git(checkout.folder, "config", "core.fsmonitor", str(hooks / "fsmonitor-watchman"))
-    (tmp_path / "ran").unlink(missing_ok=True)
+    }
     commit(checkout.remote.parent / "library", {"lib.py": "a = 2\n"})
     add_submodule(checkout, "../library")
-    git(checkout.remote, "-c", "core.hooksPath=/dev/null", "commit", "--quiet", "--allow-empty", "--message", "x")
-    (tmp_path / "ran").unlink(missing_ok=True)
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    for where, folder in folders.items():
+        for name in HOOKS:
+            evil_hook(folder / name, traces / f"{where}-{name}")
+    git(checkout.folder / "library", "checkout", "--quiet", "--detach", "HEAD")
+    assert os.listdir(traces) != [], "a git that isn't told otherwise runs them"
+    shutil.rmtree(traces)
+    traces.mkdir()
+    git(checkout.folder, "config", "core.fsmonitor", str(folders["configured"] / "fsmonitor-watchman"))
     assert checkout.update().changed
-    assert not (tmp_path / "ran").exists()
+    assert os.listdir(traces) == []
+    git(checkout.folder, "config", "core.hooksPath", str(folders["configured"]))
+    git(checkout.remote, "-c", "core.hooksPath=/dev/null", "commit", "--quiet", "--allow-empty", "--message", "New")
+    assert checkout.update().changed
+    assert os.listdir(traces) == []
 
 
 # ------------------------------------------------------------------------------------------------------ servers

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sepal_provisioner import locks
 from sepal_provisioner.errors import BusyError, StoreError
 from sepal_provisioner.locks import exclusive, held, share
 
@@ -148,7 +149,7 @@ from pathlib import Path
 from sepal_provisioner.locks import exclusive, share
 path = Path(sys.argv[1])
 def leave(descriptor):
-    child = subprocess.Popen(["sh", "-c", "echo child; read line"], pass_fds=[descriptor])
+    child = subprocess.Popen(["sh", "-c", "read line"], pass_fds=[descriptor])
     print(child.pid, flush=True)
     sys.stdin.read(1)
     import os; os._exit(0)
@@ -167,7 +168,7 @@ def test_a_child_that_inherited_the_lock_holds_it_after_its_parents_death(tmp_pa
     command = [sys.executable, "-c", PARENT, str(path), kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        child = os.pidfd_open(int(next(line for line in parent.stdout if line.strip().isdigit())))
+        child = os.pidfd_open(int(parent.stdout.readline()))
         parent.kill()
         parent.wait()
         try:
@@ -218,6 +219,23 @@ def test_sharing_what_is_gone_is_an_error_and_leaves_no_descriptor(tmp_path: Pat
     path = tmp_path / "build.json"
     path.touch()
     with exclusive(path, timeout=0, waiting_for=WAITING), pytest.raises(BlockingIOError):
+        share(path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_sharing_what_is_removed_meanwhile_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A marker that is removed between opening and locking it isn't shared: its prefix is going."""
+    path = tmp_path / "build.json"
+    path.touch()
+    lock = locks.fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        path.unlink()
+        lock(descriptor, operation)
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(locks.fcntl, "flock", late)
+    with pytest.raises(FileNotFoundError):
         share(path)
     assert len(os.listdir("/proc/self/fd")) == before
 
