@@ -145,7 +145,11 @@ class Git:
                 "--untracked-files=no",
                 "--ignore-submodules=untracked",
             )
-        except RepositoryError:
+        except RepositoryError as error:
+            if "dubious ownership" in error.detail:  # git will not look at it; that says nothing about its state
+                raise RepositoryError(
+                    f"{self.folder} belongs to another user, and git refuses to work there. Sync as that user."
+                ) from None
             return None, True
         head = re.search(r"^# branch\.oid ([0-9a-f]{40})$", text, re.MULTILINE)
         dirty = any(line and not line.startswith("#") for line in text.splitlines())

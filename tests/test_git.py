@@ -818,3 +818,19 @@ def test_without_git_the_error_says_so(checkout: Checkout, monkeypatch: pytest.M
     with pytest.raises(RepositoryError, match="git is not installed"):
         checkout.update()
     assert checkout.beside() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a checkout to another user")
+def test_another_users_checkout_is_left_alone(tmp_path: Path) -> None:
+    """git refuses to look at a checkout that another user owns: that is told, and the checkout stays where it is."""
+    source = tmp_path / "source"
+    commit(source, {"file": "1"})
+    checkout = tmp_path / "apps" / "one"
+    schemes = frozenset({"file"})
+    Git(checkout, timeout=30, schemes=schemes).update(Source(f"file://{source}"), tmp_path / "aside")
+    for path in (checkout, *checkout.rglob("*")):
+        os.lchown(path, 12345, 12345)
+    commit(source, {"file": "2"})
+    with pytest.raises(RepositoryError, match="belongs to another user"):
+        Git(checkout, timeout=30, schemes=schemes).update(Source(f"file://{source}"), tmp_path / "aside")
+    assert (checkout / "file").is_file() and not (tmp_path / "aside").exists()
