@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -22,7 +22,7 @@ from sepal_provisioner.engines.micromamba import program
 from sepal_provisioner.envfile import parse_conda
 from sepal_provisioner.settings import Sepal
 
-PAIRS = 3
+PAIRS = 5
 BOUND = 0.8
 PLAIN_RATTLER = Path(__file__).with_name("plain_rattler.py")
 
@@ -56,6 +56,7 @@ def measures(work: Path) -> Iterator[Measure]:
 def _ours(folder: Path, channel: Path) -> float:
     """The whole build process: solve, install, byte-compile, start a kernel and probe it, publish."""
     site = geo_site(folder, channel)
+    os.sync()  # what the build before left to be written is not this one's
     return clocked(lambda: site.build(NAME))
 
 
@@ -63,7 +64,7 @@ def _platform(folder: Path, channel: Path, pip: Mapping[str, str]) -> float:
     """Create from the file's own specs, then `pip install ipykernel`; nothing is compiled beforehand or tried out."""
     prefix, cache = folder / "prefix", folder / "cache"
     create = _create_command(prefix, cache, channel)
-    install = [prefix / "bin" / "pip", "install", "ipykernel"]
+    install: Sequence[str | Path] = [prefix / "bin" / "pip", "install", "ipykernel"]
     env = {
         **os.environ,
         "MAMBA_ROOT_PREFIX": str(cache / "micromamba"),
@@ -72,16 +73,20 @@ def _platform(folder: Path, channel: Path, pip: Mapping[str, str]) -> float:
         **pip,
     }
 
-    def both() -> None:
-        for command in (create, install):
-            subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-
-    seconds = clocked(both)
-    subprocess.run([prefix / "bin" / "python", "-c", "import ipykernel, rasterio"], check=True, cwd=folder)
+    os.sync()
+    seconds = clocked(lambda: _run(create, env, folder)) + clocked(lambda: _run(install, env, folder))
+    _run([prefix / "bin" / "python", "-c", "import ipykernel, rasterio"], env, folder)
     return seconds
 
 
-def _create_command(prefix: Path, cache: Path, channel: Path) -> list[str | Path]:
+def _run(command: Sequence[str | Path], env: Mapping[str, str], folder: Path) -> None:
+    """Run a command quietly; what it printed is in the error when it fails."""
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+
+def _create_command(prefix: Path, cache: Path, channel: Path) -> Sequence[str | Path]:
     """The same engine as ours takes, on the file's own specs."""
     forge = f"file://{channel / 'conda-forge'}"
     specs = parse_conda(GEO_FILE).dependencies

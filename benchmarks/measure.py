@@ -111,7 +111,7 @@ def _three_digits(value: float) -> str:
 def table(measures: list[Measure]) -> str:
     """All measures as lines of text."""
     head = ("measure", "ours", "reference", "ratio", "bound", "verdict")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for one in measures:
         bound = "-" if one.bound is None else f"{one.bound:.2f}"
         rows.append((one.name, spread(one.ours), spread(one.reference), f"{one.ratio:.3f}", bound, one.verdict))

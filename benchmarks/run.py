@@ -26,17 +26,17 @@ DESCRIPTION = """\
 How fast is it? Each measure times two things in turns within this one run, ours and what would be used without us, and
 compares their medians. Times differ between machines and from minute to minute; the ratios are what counts.
 
-  listing   what JupyterLab's launcher asks for, against jupyter_client's own manager     about 15 s
+  listing   what JupyterLab's launcher asks for, against jupyter_client's own manager     about 10 s
   sync      60 unchanged repositories, against `git pull` in each of 60 clones            about 1 min
-  launch    a ready kernel until its first answer, against a plain kernel.json            about 2 min
-  build     a cold build, against creating the environment and `pip install ipykernel`    about 3 min
+  launch    a ready kernel until its first answer, against a plain kernel.json            about 3 min
+  build     a cold build, against creating the environment and `pip install ipykernel`    about 4 min
 """
 EPILOG = """\
 The table shows medians with their quartiles, the ratio, and the bound that it must keep (`-`: for information).
 Exit code: 0 when every bound is kept, 1 otherwise.
 
 examples:
-  python benchmarks/run.py                          all of it, 6 minutes
+  python benchmarks/run.py                          all of it, 8 minutes
   python benchmarks/run.py listing sync             two of them
   python benchmarks/run.py listing --json out.json  with every single duration in seconds
 

@@ -17,7 +17,7 @@ _BOX = (
     "max-width:46em;font-family:var(--jp-ui-font-family, sans-serif);font-size:13px;line-height:1.5;"
     "color:var(--jp-ui-font-color1, currentColor)"
 )
-_QUIET = "color:var(--jp-ui-font-color2, inherit);opacity:.85"
+_QUIET = "color:var(--jp-ui-font-color2, inherit)"  # no fainter: this is just the contrast that WCAG 2 asks for
 _TRACK = "height:6px;border-radius:3px;background:rgba(128,128,128,.28);margin:8px 0;overflow:hidden"
 _FILL = "height:6px;border-radius:3px;background:var(--jp-brand-color1, #2b8a5f);width:{width:.1f}%"
 

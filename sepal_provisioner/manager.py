@@ -110,11 +110,11 @@ class SepalKernelSpecManager(KernelSpecManager):
         """
         if listing and self.refresher.start() and not self._waited:
             self._waited = True
-            if not any(store.index().kernels for store in self._stores):
+            if not any(store.look().kernels for store in self._stores):
                 self.refresher.wait_for_first(self.settings.first_sync_wait)
         found: dict[str, tuple[_WatchedStore, Kernel]] = {}
         for store in self._stores:
-            index = store.index()
+            index = store.look()
             if fault := store.new_fault():
                 self.log.warning("sepal: the kernels of %s can't be listed anew: %s", store.root, fault)
             for kernel in index.kernels:
@@ -147,10 +147,13 @@ class _WatchedStore:
         self._seen: tuple[int, int, int] | None = None
         self._index = Index()
         self._fault = ""
+        self._environments = os.fspath(store.folder("any").parent)
+        self._present: frozenset[str] = frozenset()
         self._views: dict[str, _View] = {}
 
-    def index(self) -> Index:
-        """The newest index that could be read. It is always replaced, never changed."""
+    def look(self) -> Index:
+        """The newest index that could be read; it is always replaced, never changed. `view` is as of the last look."""
+        self._present = _names(self._environments)
         try:
             status = os.stat(self._index_path)
             identity = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -170,9 +173,10 @@ class _WatchedStore:
 
     def view(self, kernel: Kernel) -> _View:
         """What is there for a kernel now."""
+        changed = _changed(f"{self._environments}/{kernel.name}") if kernel.name in self._present else 0.0
         view = self._views.get(kernel.name)
-        if view is None or not view.holds(kernel):
-            view = self._views[kernel.name] = _View(self._store, kernel)
+        if view is None or not view.holds(kernel, changed):
+            view = self._views[kernel.name] = _View(self._store, kernel, changed)
         return view
 
     def new_fault(self) -> str:
@@ -184,10 +188,8 @@ class _WatchedStore:
 class _View:
     """What a store holds for a kernel, for as long as the folder of its environments is unchanged."""
 
-    def __init__(self, store: Store, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._folder = os.fspath(store.folder(kernel.name))
-        self._changed = _changed(self._folder)
+    def __init__(self, store: Store, kernel: Kernel, changed: float) -> None:
+        self._kernel, self._changed = kernel, changed
         environment = store.observe(kernel.name, kernel.fingerprint)
         self.state = environment.state
         record: Record | None = None
@@ -199,12 +201,11 @@ class _View:
         found = (record.size, record.built, record.seconds) if record else ()
         self._description = describe(kernel, self.state.value, *found)
         # While somebody builds, the end may come without a change of the folder (a killed build frees its lock).
-        self._steady = self.state is not State.BUILDING and time.time() - self._changed > _SETTLED
+        self._steady = self.state is not State.BUILDING and time.time() - changed > _SETTLED
 
-    def holds(self, kernel: Kernel) -> bool:
+    def holds(self, kernel: Kernel, changed: float) -> bool:
         """Whether this is still what there is to say. A sync makes new values, mostly of the same content."""
-        same = kernel is self._kernel or kernel == self._kernel
-        return same and self._steady and _changed(self._folder) == self._changed
+        return self._steady and changed == self._changed and (kernel is self._kernel or kernel == self._kernel)
 
     def description(self) -> dict[str, Any]:
         """Our part of the kernel spec's metadata, made anew: its receiver may change it."""
@@ -219,6 +220,13 @@ def _best(views: list[_View]) -> _View:
             if view.state is wanted:
                 return view
     return views[-1]
+
+
+def _names(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(folder))
+    except OSError:
+        return frozenset()
 
 
 def _changed(folder: str) -> float:

@@ -25,6 +25,7 @@ class SepalProvisioner(LocalProvisioner):
 
     settings = Instance(Sepal)
     _launch: Launch | None = None
+    _was_dead = False  # whether the kernel that is being replaced had ended by itself
 
     @default("settings")
     def _settings_default(self) -> Sepal:
@@ -53,6 +54,7 @@ class SepalProvisioner(LocalProvisioner):
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start the kernel, which inherits the lock on its prefix. Called by the kernel manager after `pre_launch`."""
+        self._was_dead = False
         launch, self._launch = self._launch, None
         if launch is None:
             return await super().launch_kernel(cmd, **kwargs)
@@ -63,9 +65,15 @@ class SepalProvisioner(LocalProvisioner):
         finally:
             launch.close()
 
+    async def kill(self, restart: bool = False) -> None:
+        """Look whether there is anything left to kill. Called by the kernel manager for an end without delay: a person
+        may want that of a living kernel, jupyter_client's restarter asks for it when the kernel is dead."""
+        self._was_dead = self.process is not None and self.process.poll() is not None
+        await super().kill(restart=restart)
+
     def _wait(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Start the waiting kernel in the real one's place: it builds, shows how far that is, and hands over."""
-        order = Order(name, self.kernel_spec.display_name, self.settings, may_build=not self._restarting_by_itself())
+        order = Order(name, self.kernel_spec.display_name, self.settings, may_build=not self._was_dead)
         arguments = kwargs["cmd"][kwargs["cmd"].index("-f") :]
         kwargs["cmd"] = [sys.executable, "-m", "sepal_provisioner.waiting", *arguments]
         kwargs["env"] = {**kwargs["env"], VARIABLE: order.to_variable()}
@@ -78,7 +86,3 @@ class SepalProvisioner(LocalProvisioner):
         if not isinstance(name, str):
             raise HTTPError(500, "This kernel spec names the sepal-provisioner, but has no metadata.sepal.name.")
         return name
-
-    def _restarting_by_itself(self) -> bool:
-        """Whether jupyter_client's restarter, not a person, asks for this start."""
-        return bool(getattr(getattr(self.parent, "_restarter", None), "_restarting", False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ import zmq
 from . import process
 from .errors import BuildError
 from .launch import Launch
-from .wire import FOLDER, LINGER, Frames, Wire, private_connection
+from .wire import FOLDER, LINGER, Frames, Wire, private_connection, private_root
 
 START_SECONDS = 120
 SETTLE_SECONDS = 0.2  # for the frames that were under way when the kernel ended
@@ -150,7 +149,7 @@ def _pass_on(front: zmq.Socket[bytes], back: zmq.Socket[bytes], steer: zmq.Socke
 
 def remove_old_folders() -> None:
     """Remove the private folders of relays that were killed and could not do it themselves."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
+    for folder in Path(private_root()).glob(f"{FOLDER}*"):
         with contextlib.suppress(OSError, ValueError):
             if folder.stat().st_uid == os.getuid() and not Path(f"/proc/{int((folder / 'pid').read_text())}").exists():
                 shutil.rmtree(folder, ignore_errors=True)

@@ -148,12 +148,15 @@ class WaitingKernel:
         for socket in (self.wire.shell, self.wire.control, self.wire.stdin, self.wire.iopub):
             self._poller.register(socket, zmq.POLLIN)
         while not self._stopped and not self._handed_over:
-            for socket, _ in self._poller.poll(TICK if self.real is None else TICK // 10):
+            for socket, _ in self._poller.poll(self._tick_every):
+                if self._handed_over:  # by the message before this one: the sockets are not ours any more
+                    break
                 if socket in self._partners:
                     self._pass(socket)
                 else:
                     self._receive(socket)
-            self._tick()
+            if not self._handed_over:
+                self._tick()
         if self._stopped:
             return self._end()
         assert self.real is not None
@@ -176,7 +179,7 @@ class WaitingKernel:
                 elif self.real.step():
                     self._hand_over(self.real)
                     return
-            elif self.build is not None and time.monotonic() - self._looked > LOOK_EVERY:
+            elif self.build is not None and self.failure is None and time.monotonic() - self._looked > self._look_every:
                 self._looked = time.monotonic()
                 generation = self.build.step()
                 self._tell()
@@ -187,6 +190,17 @@ class WaitingKernel:
         except OSError as error:
             self._fail(BuildError(f"The kernel can't be started: {error}"))
         self._draw()
+
+    @property
+    def _look_every(self) -> float:
+        """Seconds between two looks at the build: the marker follows the last phase, and from then on somebody waits
+        for us and not for the build."""
+        return LOOK_EVERY / 10 if self._told is Phase.VERIFY else LOOK_EVERY
+
+    @property
+    def _tick_every(self) -> int:
+        """Milliseconds."""
+        return TICK // 10 if self.real is not None or self._told is Phase.VERIFY else TICK
 
     def _look_for_environment(self) -> None:
         """Find or ask for the prefix; an older one starts meanwhile where the settings say so."""
@@ -241,15 +255,16 @@ class WaitingKernel:
         cells = self.queue.cells()
         for cell in cells:
             self._clear(cell)
-        if self._outdated and cells:
-            self._remark(cells[0].header)
+        visible = [cell.header for cell in cells if cell.visible]
+        if self._outdated and visible:
+            self._remark(visible[0])
         requests = self.queue.requests
         self.queue = Queue()
         real.replay(
             [held.frames for held in requests if not held.on_control],
             [held.frames for held in requests if held.on_control],
         )
-        if self._outdated and not cells:  # the remark waits for the first cell: until then we look at each request
+        if self._outdated:  # the remark waits for a cell that shows something: until then we look at each request
             pairs = real.pairs()
             self._partners = {**dict(pairs), **{back: front for front, back in pairs}}
             for _, back in pairs:
@@ -259,14 +274,13 @@ class WaitingKernel:
         real.relay()
 
     def _pass(self, socket: zmq.Socket[bytes]) -> None:
-        """Pass one message on by hand. The first cell gets its remark; after that nobody needs to look any more."""
+        """Pass one message on by hand. The first cell that shows something gets its remark; after that nobody needs to
+        look any more."""
         frames = socket.recv_multipart()
-        first = False
-        if socket is self.wire.shell:
-            read = self.wire.read(list(frames))
-            first = read is not None and read[1]["msg_type"] == "execute_request"
-            if first and read is not None and not read[1]["content"].get("silent", False):
-                self._remark(read[1]["header"])
+        read = self.wire.read(list(frames)) if socket is self.wire.shell else None
+        first = read is not None and is_visible(read[1])
+        if first and read is not None:
+            self._remark(read[1]["header"])
         self._partners[socket].send_multipart(frames)
         if first and self.real is not None:
             self._partners = {}
@@ -320,7 +334,7 @@ class WaitingKernel:
             self.wire.status("busy" if self.queue.cells() else "idle")
         else:
             held = Held(frames, identities, message["header"], kind, socket is self.wire.control)
-            held.visible = kind == "execute_request" and not message["content"].get("silent", False)
+            held.visible = is_visible(message)
             self._hold(held)
 
     def _kernel_info(self, socket: zmq.Socket[bytes], identities: list[bytes], message: dict[str, Any]) -> None:
@@ -408,9 +422,18 @@ class WaitingKernel:
         self.queue = Queue()
 
     def _answer_failed(self, held: Held, error: SepalError) -> None:
-        log = str(self.build.log) if self.build is not None else ""
-        text = display.failure_text(self.order.display_name, error, log, self.order.name)
+        text = display.failure_text(self.order.display_name, error, self._log(), self.order.name)
         self._answer_error(held, error.code, error.message, text)
+
+    def _log(self) -> str:
+        """Where the log of the build that failed is, be it this start's or an earlier one's."""
+        if self.build is not None:
+            return str(self.build.log)
+        with contextlib.suppress(SepalError):
+            _, kernel = self.stores.find(self.order.name)
+            path = str(self.stores.own.beside(kernel.name, kernel.fingerprint, "log"))
+            return path if os.path.isfile(path) else ""
+        return ""
 
     def _answer_error(self, held: Held, name: str, value: str, text: str) -> None:
         """An error reply, and for a cell the same as its output: text for a person, no stack."""
@@ -538,6 +561,11 @@ def serve(order: Order, arguments: list[str], base: Mapping[str, str]) -> int:
         raise SettingsError("The kernel's command line names no connection file (-f FILE).") from None
     del rest[at : at + 2]
     return WaitingKernel(Wire(connection), order, rest, base).run()
+
+
+def is_visible(message: Mapping[str, Any]) -> bool:
+    """Whether a request is a cell that shows something."""
+    return message["msg_type"] == "execute_request" and not message["content"].get("silent", False)
 
 
 def say(text: str) -> None:

@@ -23,6 +23,7 @@ from .files import read_json
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 FOLDER = "sepal-kernel-"
+FOLDER_LIMIT = 75  # bytes of the folder above it
 LINGER = 1000  # milliseconds that unsent messages get when a socket closes
 
 Frames = list[bytes]
@@ -68,12 +69,19 @@ def read_connection(path: Path) -> Connection:
         raise SettingsError(f"The connection file {path} can't be used: {error}") from None
 
 
+def private_root() -> str:
+    """Where private folders are made: the temporary folder or, where its path leaves too little of the 107 bytes that a
+    socket's path may have, /tmp."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= FOLDER_LIMIT else "/tmp"  # noqa: S108 - mkdtemp makes our own in it
+
+
 def private_connection(like: Connection) -> tuple[Connection, Path]:
     """A connection over sockets in a new folder that only this user can enter, with the same key; and its file.
 
     The folder is the file's parent; whoever asked for it removes it.
     """
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER))
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=private_root()))
     (folder / "pid").write_text(str(os.getpid()))
     ports = {channel: number for number, channel in enumerate(CHANNELS, 1)}
     connection = Connection("ipc", str(folder / "s"), ports, like.key, like.scheme)

@@ -22,6 +22,9 @@ from sepal_provisioner.sync import Report, sync
 sys.path.insert(0, str(Path(__file__).parent))
 from channel import ensure_channel
 
+collect_ignore = [] if os.environ.get("SEPAL_TEST_LONG") else ["test_waiting.py", "test_browser.py"]
+"""Tests that take many minutes on two cores: `SEPAL_TEST_LONG=1` runs them too."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 """Real catalog and environment files, where they lie beside the project; tests that need them say so and skip."""
 
@@ -33,7 +36,7 @@ def _own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test touches the user's own kernels, configuration or store: the home folder is an empty one."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(("JUPYTER", "SEPAL", "XDG_", "GIT_")) and name != "SEPAL_TEST_CACHE":
+        if name.startswith(("JUPYTER", "SEPAL", "XDG_", "GIT_")) and not name.startswith("SEPAL_TEST_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(home / "data"))
