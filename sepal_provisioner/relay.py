@@ -18,6 +18,7 @@ from .launch import Launch
 from .wire import FOLDER, LINGER, Frames, Wire, private_connection, private_root
 
 START_SECONDS = 120
+RECONNECT_EVERY = 5  # milliseconds: a kernel binds its sockets some time after it was started
 SETTLE_SECONDS = 0.2  # for the frames that were under way when the kernel ended
 _IDENTITY = b"sepal-relay"  # the same on shell and stdin: a kernel asks for input where the request came from
 
@@ -55,6 +56,8 @@ class RealKernel:
     def _connect(self, channel: str, kind: int) -> zmq.Socket[bytes]:
         socket = self._wire.context.socket(kind)
         socket.linger = LINGER
+        socket.reconnect_ivl = RECONNECT_EVERY
+        socket.immediate = channel == "stdin"  # writable once it is connected: nothing else would tell
         if kind == zmq.XSUB:
             socket.rcvhwm = 0
         else:
@@ -63,7 +66,8 @@ class RealKernel:
         return socket
 
     def step(self) -> bool:
-        """One look; True once the kernel answers and its output reaches us: only then nothing of it can be lost.
+        """One look; True once the kernel answers, its output reaches us, and it can ask for input: only then nothing of
+        it can be lost.
 
         Raises BuildError when it ended or stays silent.
         """
@@ -78,7 +82,7 @@ class RealKernel:
             frames = b"".join(self.iopub.recv_multipart())
             self._heard = self._heard or (self._asked != "" and self._asked.encode() in frames)
         if self._heard and self._answers == self._questions:
-            return True
+            return bool(self.stdin.poll(0, zmq.POLLOUT))
         if self._answers == self._questions or time.monotonic() - self._asked_at > 1:
             self._ask()
         return False

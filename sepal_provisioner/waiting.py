@@ -153,7 +153,7 @@ class WaitingKernel:
                     break
                 if socket in self._partners:
                     self._pass(socket)
-                else:
+                elif self.real is None or socket not in (self.real.shell, self.real.iopub):
                     self._receive(socket)
             if not self._handed_over:
                 self._tick()
@@ -249,6 +249,17 @@ class WaitingKernel:
             self.real = RealKernel(launch, self._arguments, self.wire, Path.cwd())
         finally:
             launch.close()
+        for socket in (self.real.shell, self.real.iopub):
+            self._poller.register(socket, zmq.POLLIN)  # its first answer wakes us
+
+    def _give_up(self) -> None:
+        """End a real kernel that does not answer, or that nobody needs any more."""
+        if self.real is not None:
+            for _, back in self.real.pairs():
+                with contextlib.suppress(KeyError):
+                    self._poller.unregister(back)
+            self.real.discard()
+            self.real = None
 
     def _hand_over(self, real: RealKernel) -> None:
         """Clear what was shown, replay what was held, and pass everything on from here."""
@@ -309,8 +320,7 @@ class WaitingKernel:
         return code
 
     def _end(self) -> int:
-        if self.real is not None:
-            self.real.discard()
+        self._give_up()
         self.wire.close()
         return 0
 
@@ -411,9 +421,7 @@ class WaitingKernel:
     def _fail(self, error: SepalError) -> None:
         self.failure = error
         say(f"{self.order.name}: {error.message}")
-        if self.real is not None:
-            self.real.discard()
-            self.real = None
+        self._give_up()
         for cell in self.queue.take_cells():
             self._clear(cell)
             self._answer_failed(cell, error)

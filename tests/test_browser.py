@@ -234,7 +234,6 @@ def test_a_restart_and_a_shutdown_leave_the_build_to_finish(slow: SlowSite, lab_
             window.picture("shut-down")
             assert state(site, "venv-small") is State.BUILDING
             window.run(0)
-            window.accept()  # that the notebook's own kernel is started
             window.wait_for_output(0, "Started by")
             line.open()
             window.wait_for_output(0, "the result")
