@@ -110,10 +110,17 @@ def _facts(view: View, now: float) -> list[str]:
     if progress and progress.previous:
         facts[0] += f"; it took {human_time(progress.previous)} last time"
     if progress and not view.own:
-        at = time.strftime("%H:%M", time.localtime(progress.started))
-        facts.append(f"Started by {progress.user} on {progress.host} at {at}")
+        facts.append(f"Started by {progress.user} on {progress.host}{_clock(progress.started)}")
     facts.append("Your cell runs by itself when it is ready. Closing the notebook does not stop the build.")
     return facts
+
+
+def _clock(moment: float) -> str:
+    """` at 14:05`, or nothing for a moment that no clock shows."""
+    try:
+        return time.strftime(" at %H:%M", time.localtime(moment))
+    except (OverflowError, ValueError, OSError):
+        return ""
 
 
 def _step(step: Phase, view: View) -> str:
