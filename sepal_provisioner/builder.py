@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from . import __version__, engines, locks
+from . import __version__, bytecode, engines, locks
 from .activation import record_activation
 from .contents import installed_packages
 from .engines.job import explain, shown
@@ -193,24 +193,21 @@ def _publish(generation: Generation, record: Record, reporter: Reporter, log: _L
 
 
 def _compile(job: engines.Job) -> None:
-    """Byte-compile the prefix: on a read-only store Python could never do it later.
-
-    Files that don't compile (templates, Python 2) are nobody's fault.
-    """
-    library = job.prefix / "lib"
-    # Packages for one Python bring their bytecode; about as many files as lack it are left to do.
-    left = sum(1 for _ in library.rglob("*.py")) - sum(1 for _ in library.rglob("*.pyc"))
-    job.reporter.phase(Phase.COMPILE, max(0, left))
+    """Byte-compile the prefix: on a read-only store Python could never do it later."""
     done = 0
 
     def on_line(line: str) -> None:
         nonlocal done
-        done += line.startswith("Compiling ")
-        job.reporter.update(done=done)
+        if line.startswith("to compile "):
+            job.reporter.phase(Phase.COMPILE, int(line.split()[-1]))
+        elif line.startswith("compiled "):
+            done += int(line.split()[-1])
+            job.reporter.update(done=done)
 
-    unwanted = r"/(tests?|lib2to3|__pycache__)/"
-    command = [job.python, "-m", "compileall", "-j", "0", "-x", unwanted, str(library)]
-    job.run(command, on_line, cwd=job.prefix, env={"PYTHONDONTWRITEBYTECODE": ""}, logged=False)
+    command = [job.python, "-I", "-S", bytecode.__file__, str(job.prefix / "lib")]
+    result = job.run(command, on_line, cwd=job.prefix, logged=False)
+    if result.code:
+        raise explain("The environment's modules could not be byte-compiled.", result.stdout)
 
 
 def remove_leftovers(store: Store, kernel: Kernel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def copy_logos(checkout: Path, target: Path) -> bool:
     found = False
     for name, candidates in _LOGOS.items():
         for candidate in candidates:
+            if not os.path.lexists(checkout / candidate):
+                continue
             try:
                 data = read_bounded(resolve_inside(checkout, candidate), LOGO_LIMIT)
             except (OSError, ValueError):

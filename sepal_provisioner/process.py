@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
+import selectors
 import signal
 import subprocess
 import threading
@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, NoReturn, cast
 
 OUTPUT_LIMIT = 4_000_000  # bytes kept of a command's output; the rest is read and dropped
 TAIL_LINES = 60
@@ -52,24 +52,18 @@ def run(
     After `timeout` seconds its whole process group is killed. Raises OSError when it cannot be started.
     """
     with _started(command, cwd, env, keep, stderr=subprocess.PIPE) as process:
-        kept = {"out": bytearray(), "err": bytearray()}
-
-        def drain(name: str, stream: IO[bytes]) -> None:
-            for chunk in _chunks(process, stream):
-                kept[name] += chunk[: OUTPUT_LIMIT - len(kept[name])]
-
         assert process.stdout is not None and process.stderr is not None
-        readers = [
-            threading.Thread(target=drain, args=("out", process.stdout), daemon=True),
-            threading.Thread(target=drain, args=("err", process.stderr), daemon=True),
-        ]
-        for reader in readers:
-            reader.start()
-        timed_out = _wait(process, timeout)
-        for reader in readers:
-            reader.join()
-        texts = {name: data.decode(errors="replace") for name, data in kept.items()}
-        return Completed(process.returncode, texts["out"], texts["err"], timed_out)
+        kept: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
+        timed_out = False
+        try:
+            for stream, chunk in _chunks(process, tuple(kept), timeout):
+                kept[stream] += chunk[: OUTPUT_LIMIT - len(kept[stream])]
+        except TimeoutError:
+            timed_out = True
+            _kill_group(process)
+        process.wait()
+        out, err = (data.decode(errors="replace") for data in kept.values())
+        return Completed(process.returncode, out, err, timed_out)
 
 
 def follow(
@@ -99,7 +93,7 @@ def follow(
             timer.start()
         try:
             assert process.stdout is not None
-            for line in _lines(_chunks(process, process.stdout)):
+            for line in _lines(chunk for _, chunk in _chunks(process, (process.stdout,))):
                 tail.append(line)
                 on_line(line)
             process.wait()
@@ -213,37 +207,47 @@ def _started(
                 stream.close()
 
 
-def _wait(process: Process[bytes], timeout: float | None) -> bool:
-    """Wait for the end; True when it took too long and was killed."""
-    try:
-        process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        _kill_group(process)
-        process.wait()
-        return True
-    return False
-
-
 def _kill_group(process: Process[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _chunks(process: Process[bytes], stream: IO[bytes]) -> Iterator[bytes]:
-    """What comes through a pipe: to its end or, when a daemon holds it open, until shortly after the command's end."""
-    poller = select.poll()
-    poller.register(stream, select.POLLIN)
+def _chunks(
+    process: Process[bytes], streams: Sequence[IO[bytes]], timeout: float | None = None
+) -> Iterator[tuple[IO[bytes], bytes]]:
+    """What comes through pipes, as (stream, bytes): to their end and the command's or, when a daemon holds one open,
+    until shortly after the command's end.
+
+    Raises TimeoutError after `timeout` seconds.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
     until: float | None = None
-    while until is None or time.monotonic() < until:
-        ended = process.poll() is not None  # asked before we look, so that its last words are not lost
-        if poller.poll(100):
-            if not (chunk := stream.read1(1 << 16)):  # type: ignore[attr-defined]
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map() and (until is None or time.monotonic() < until):
+            ended = process.poll() is not None  # asked before we look, so that its last words are not lost
+            ready = selector.select(0.1)
+            for key, _ in ready:
+                stream = cast("IO[bytes]", key.fileobj)
+                if chunk := os.read(stream.fileno(), 1 << 16):
+                    yield stream, chunk
+                else:
+                    selector.unregister(stream)
+            if ended and not ready:
                 return
-            yield chunk
-        elif ended:
-            return
-        if ended and until is None:
-            until = time.monotonic() + LINGER
+            if ended and until is None:
+                until = time.monotonic() + LINGER
+            _check(deadline)
+    while process.poll() is None:  # it closed its streams and goes on: rare, so this may be coarse
+        _check(deadline)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+
+
+def _check(deadline: float | None) -> None:
+    if deadline is not None and time.monotonic() > deadline:
+        raise TimeoutError
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
