@@ -42,7 +42,7 @@ def measures(work: Path) -> Iterator[Measure]:
     generation = site.build(NAME)
     config = Config(Sepal=site.values())
     ours = SepalKernelSpecManager(config=config)
-    stock = KernelSpecManager(kernel_dirs=[str(_stock_kernel(work / "kernels", generation))])
+    stock = KernelSpecManager(kernel_dirs=[str(stock_kernel(work / "kernels", generation))])
     context = zmq.Context()
     context.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
 
@@ -56,7 +56,7 @@ def measures(work: Path) -> Iterator[Measure]:
     yield Measure("launch, until the process is there", tuple(taken["ours"]), tuple(taken["stock"]))
 
 
-def _stock_kernel(folder: Path, generation: Generation) -> Path:
+def stock_kernel(folder: Path, generation: Generation) -> Path:
     """The same prefix's kernel as a plain kernel.json."""
     spec = {
         "argv": [generation.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],

@@ -28,8 +28,21 @@ _OWN_PLACES = {
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What is measured: a name, and how many of them are worth a larger unit's name."""
+
+    name: str
+    small: str
+    factor: float
+
+
+SECONDS = Unit("s", "ms", 1000)
+MEGABYTES = Unit("MB", "kB", 1000)
+
+
+@dataclass(frozen=True)
 class Measure:
-    """Two lists of durations in seconds that were taken in turns.
+    """Two lists of durations that were taken in turns, in seconds where `unit` says nothing else.
 
     `bound` is what the ratio of their medians may be at most; None where the ratio is told for information only.
     """
@@ -38,6 +51,7 @@ class Measure:
     ours: tuple[float, ...]
     reference: tuple[float, ...]
     bound: float | None = None
+    unit: Unit = SECONDS
 
     @property
     def ratio(self) -> float:
@@ -60,6 +74,7 @@ class Measure:
         """Everything that was measured, as plain data."""
         return {
             "measure": self.name,
+            "unit": self.unit.name,
             "ours": list(self.ours),
             "reference": list(self.reference),
             "ratio": round(self.ratio, 4),
@@ -93,15 +108,15 @@ def clocked(function: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def spread(seconds: tuple[float, ...]) -> str:
+def spread(values: tuple[float, ...], unit: Unit) -> str:
     """`812 ms (795-840)`: the median, and the quartiles around it."""
-    middle = statistics.median(seconds)
-    unit, factor = ("s", 1) if middle >= 1 else ("ms", 1000)
-    if len(seconds) == 1:
-        return f"{_three_digits(middle * factor)} {unit}"
-    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    middle = statistics.median(values)
+    name, factor = (unit.name, 1.0) if middle >= 1 else (unit.small, unit.factor)
+    if len(values) == 1:
+        return f"{_three_digits(middle * factor)} {name}"
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     edges = "-".join(_three_digits(edge * factor) for edge in (low, high))
-    return f"{_three_digits(middle * factor)} {unit} ({edges})"
+    return f"{_three_digits(middle * factor)} {name} ({edges})"
 
 
 def _three_digits(value: float) -> str:
@@ -114,7 +129,8 @@ def table(measures: list[Measure]) -> str:
     rows: list[tuple[str, ...]] = [head]
     for one in measures:
         bound = "-" if one.bound is None else f"{one.bound:.2f}"
-        rows.append((one.name, spread(one.ours), spread(one.reference), f"{one.ratio:.3f}", bound, one.verdict))
+        sides = (spread(one.ours, one.unit), spread(one.reference, one.unit))
+        rows.append((one.name, *sides, f"{one.ratio:.3f}", bound, one.verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -13,6 +13,7 @@ import build
 import launch
 import listing
 import sync
+import waiting
 from measure import Measure, own_place, say, table
 
 MEASURES: dict[str, Callable[[Path], Iterator[Measure]]] = {
@@ -20,6 +21,7 @@ MEASURES: dict[str, Callable[[Path], Iterator[Measure]]] = {
     "sync": sync.measures,
     "launch": launch.measures,
     "build": build.measures,
+    "waiting": waiting.measures,
 }
 
 DESCRIPTION = """\
@@ -30,6 +32,7 @@ compares their medians. Times differ between machines and from minute to minute;
   sync      60 unchanged repositories, against `git pull` in each of 60 clones            about 1 min
   launch    a ready kernel until its first answer, against a plain kernel.json            about 3 min
   build     a cold build, against creating the environment and `pip install ipykernel`    about 4 min
+  waiting   a kernel without its environment, and the relay that it becomes               about 3 min
 """
 EPILOG = """\
 The table shows medians with their quartiles, the ratio, and the bound that it must keep (`-`: for information).

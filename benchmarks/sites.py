@@ -10,7 +10,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from channel import ensure_channel
 from conftest import Site, commit, mirrors
 
-__all__ = ["GEO_FILE", "NAME", "commit", "ensure_channel", "geo_site"]
+__all__ = ["GEO_FILE", "NAME", "Site", "commit", "ensure_channel", "geo_site"]
 
 NAME = "venv-geo"
 # The usual geospatial stack. `pip` is listed because conda's Python does not always bring it.

@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,70 +23,18 @@ from . import __version__, bytecode, engines, locks
 from .activation import record_activation
 from .contents import installed_packages
 from .engines.job import explain, shown
-from .envfile import EnvironmentFile, read_environment_file
+from .envfile import fingerprint_of, read_environment_file
 from .environ import build_environment, launch_environment, look
-from .errors import BuildError, CancelledBuildError, ChangedError, SepalError, SettingsError
-from .files import read_json, store_error, tree_size, write_json
+from .errors import BuildError, CancelledBuildError, ChangedError, SepalError
+from .files import store_error, tree_size
 from .generation import Generation, Record
 from .index import Kernel
 from .probes import run_probes
 from .progress import Phase, Reporter, current_user
-from .settings import Sepal
+from .request import Request, command
 from .store import Store
 
-MODULE = "sepal_provisioner.builder"
 LOCK_SECONDS = 24 * 3600  # whoever waits follows the progress meanwhile; the build itself has its own limit
-
-
-@dataclass(frozen=True)
-class Request:
-    """A build to do: which kernel, from which checkout, into which store, and under which settings."""
-
-    kernel: Kernel
-    checkout: Path
-    store: Path
-    settings: Sepal
-    force: bool = False
-
-    def write(self) -> Path:
-        """Write the request beside the environment; returns its path. Mirrors may hold passwords: mode 0600."""
-        path = Store(self.store).beside(self.kernel.name, self.kernel.fingerprint, "request.json")
-        document = {
-            "kernel": asdict(self.kernel),
-            "checkout": str(self.checkout),
-            "store": str(self.store),
-            "settings": self.settings.to_json(),
-            "force": self.force,
-        }
-        write_json(path, document, mode=0o600)
-        return path
-
-    @classmethod
-    def read(cls, path: Path) -> Request:
-        """The request that `write` wrote. Raises SettingsError."""
-        try:
-            document = read_json(path)
-            return cls(
-                kernel=Kernel(**document["kernel"]),
-                checkout=Path(document["checkout"]),
-                store=Path(document["store"]),
-                settings=Sepal.from_json(document["settings"]),
-                force=bool(document["force"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"The build request {path} can't be read: {error}") from None
-
-
-def command(request: Path) -> list[str]:
-    """What starts a build, and what starts it again by hand."""
-    return [sys.executable, "-m", MODULE, str(request)]
-
-
-def fingerprint_of(file: EnvironmentFile, settings: Sepal) -> str:
-    """A file's fingerprint under the site's settings."""
-    if file.kind != "requirements":
-        return file.fingerprint()
-    return file.fingerprint([*settings.default_requirements, f"python:{settings.requirements_python}"])
 
 
 def build(request: Request) -> Generation:
@@ -106,7 +54,7 @@ def build(request: Request) -> Generation:
         reporter.begin()
         generation: Generation | None = None
         try:
-            remove_leftovers(store, kernel)
+            store.remove_leftovers(kernel.name, kernel.fingerprint)
             generation = store.next_generation(kernel.name, kernel.fingerprint)
             with _open_log(store.beside(kernel.name, kernel.fingerprint, "log")) as log:
                 _build(request, generation, reporter, log, held)
@@ -199,22 +147,15 @@ def _compile(job: engines.Job) -> None:
     def on_line(line: str) -> None:
         nonlocal done
         if line.startswith("to compile "):
-            job.reporter.phase(Phase.COMPILE, int(line.split()[-1]))
+            job.reporter.phase(Phase.COMPILE, int(line.rsplit(maxsplit=1)[-1]))
         elif line.startswith("compiled "):
-            done += int(line.split()[-1])
+            done += int(line.rsplit(maxsplit=1)[-1])
             job.reporter.update(done=done)
 
     command = [job.python, "-I", "-S", bytecode.__file__, str(job.prefix / "lib")]
     result = job.run(command, on_line, cwd=job.prefix, logged=False)
     if result.code:
         raise explain("The environment's modules could not be byte-compiled.", result.stdout)
-
-
-def remove_leftovers(store: Store, kernel: Kernel) -> None:
-    """Under the lock, a prefix of this fingerprint without a marker is what a killed build left."""
-    for generation in store.generations(kernel.name):
-        if generation.fingerprint == kernel.fingerprint and not generation.marker.exists():
-            shutil.rmtree(generation.path, ignore_errors=True)
 
 
 def _previous_seconds(store: Store, kernel: Kernel) -> float:

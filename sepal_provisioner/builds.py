@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import builder, locks, process
+from . import locks, process
 from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, SepalError
 from .files import human_time, store_error
 from .generation import Generation
 from .index import Kernel
 from .progress import Progress, read_progress
+from .request import BUILDER, Request, command
 from .settings import Sepal
 from .store import Store, Stores
 
@@ -86,7 +87,7 @@ class Build:
     def _start(self) -> None:
         self._started += 1
         try:
-            self._child = process.spawn(builder.command(self.request), output=self.log)
+            self._child = process.spawn(command(self.request), output=self.log)
         except OSError as error:
             raise store_error(error, self.log) from error
 
@@ -122,7 +123,7 @@ def request_build(
     if remember_failures and environment.failure:
         _raise_if_recent(environment.failure, environment.progress, settings, kernel)
     store = stores.to_build_in()
-    request = builder.Request(
+    request = Request(
         kernel=kernel,
         checkout=source.apps / kernel.checkout,
         store=store.root,
@@ -158,11 +159,11 @@ def cancel_build(store: Store, kernel: Kernel) -> bool:
     if progress.host != socket.gethostname():
         raise BuildError(f"The build of {kernel.name} runs on another machine ({where}). Cancel it there.")
     try:
-        process.end(progress.pid, builder.MODULE)
+        process.end(progress.pid, BUILDER)
     except PermissionError:
         raise BuildError(f"The build of {kernel.name} is not yours ({where}). Ask that user to cancel it.") from None
     with locks.exclusive(
         lock, timeout=CANCEL_SECONDS, waiting_for=f"The build of {kernel.name} ({where}) does not end"
     ):
-        builder.remove_leftovers(store, kernel)
+        store.remove_leftovers(kernel.name, kernel.fingerprint)
     return True

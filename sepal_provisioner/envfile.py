@@ -24,6 +24,7 @@ import yaml
 from .catalog import Problem
 from .errors import EnvironmentFileError
 from .requirements import local_files, read_text, requirement_lines
+from .settings import Sepal
 
 CONDA_FILE = "sepal_environment.yml"
 REQUIREMENTS_FILE = "requirements.txt"
@@ -102,6 +103,13 @@ def spec_name(spec: str) -> str:
     """The package name of a conda match spec, in lower case: `gdal` of `conda-forge::gdal=3.8.*`."""
     found = _SPEC.match(spec)
     return found["name"].lower() if found else spec.lower()
+
+
+def fingerprint_of(file: EnvironmentFile, settings: Sepal) -> str:
+    """A file's fingerprint under the site's settings."""
+    if file.kind != "requirements":
+        return file.fingerprint()
+    return file.fingerprint([*settings.default_requirements, f"python:{settings.requirements_python}"])
 
 
 def find_environment_file(checkout: Path) -> str | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -139,6 +140,12 @@ class Store:
                 "Set c.Sepal.store to a folder with a shorter path."
             )
         return Generation(path, fingerprint, number)
+
+    def remove_leftovers(self, name: str, fingerprint: str) -> None:
+        """Under the environment's lock, a prefix of this fingerprint without a marker is what a killed build left."""
+        for generation in self.generations(name):
+            if generation.fingerprint == fingerprint and not generation.marker.exists():
+                shutil.rmtree(generation.path, ignore_errors=True)
 
     def observe(self, name: str, fingerprint: str) -> Environment:
         """What is there for a kernel at a fingerprint. Reads a few small files; never waits."""

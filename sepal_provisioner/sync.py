@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import locks
-from .builder import fingerprint_of
 from .catalog import App, Problem, first_of_each_name, without_credentials
-from .envfile import find_environment_file, read_environment_file
+from .envfile import find_environment_file, fingerprint_of, read_environment_file
 from .errors import BusyError, EnvironmentFileError, SepalError
 from .files import read_json, write_json
 from .git import Git, Source

@@ -36,6 +36,7 @@ from .wire import Frames, Wire, read_connection
 
 VARIABLE = "SEPAL_LAUNCH"
 TICK = 100  # milliseconds between two looks at the build
+SHORT_TICK = 4  # when somebody waits for us and not for the build
 DRAW_EVERY = 1.0  # seconds between two drawings of an unchanged build: the elapsed time goes on
 DRAW_AT_MOST_EVERY = 0.4
 HELD_LIMIT = 1_000  # requests
@@ -195,12 +196,12 @@ class WaitingKernel:
     def _look_every(self) -> float:
         """Seconds between two looks at the build: the marker follows the last phase, and from then on somebody waits
         for us and not for the build."""
-        return LOOK_EVERY / 10 if self._told is Phase.VERIFY else LOOK_EVERY
+        return SHORT_TICK / 1000 if self._told is Phase.VERIFY else LOOK_EVERY
 
     @property
     def _tick_every(self) -> int:
         """Milliseconds."""
-        return TICK // 10 if self.real is not None or self._told is Phase.VERIFY else TICK
+        return SHORT_TICK if self.real is not None or self._told is Phase.VERIFY else TICK
 
     def _look_for_environment(self) -> None:
         """Find or ask for the prefix; an older one starts meanwhile where the settings say so."""

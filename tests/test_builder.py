@@ -15,7 +15,7 @@ import pytest
 from conftest import Site, commit
 from slow import slow_channel
 
-from sepal_provisioner import builder, locks
+from sepal_provisioner import engines, locks
 from sepal_provisioner.builds import Build, cancel_build, request_build
 from sepal_provisioner.errors import (
     BuildError,
@@ -30,6 +30,7 @@ from sepal_provisioner.errors import (
     UnknownKernelError,
 )
 from sepal_provisioner.progress import Phase, read_progress
+from sepal_provisioner.request import Request
 from sepal_provisioner.store import State
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
@@ -275,7 +276,7 @@ def test_an_engine_that_is_not_there_is_told(conda_site: Site) -> None:
     conda_site.options |= {"engine": "micromamba", "micromamba": "/no/such/micromamba"}
     conda_site.add("one", {"sepal_environment.yml": SMALL})
     conda_site.sync()
-    if builder.engines.ENGINES["micromamba"].version(conda_site.settings()):
+    if engines.ENGINES["micromamba"].version(conda_site.settings()):
         pytest.skip("micromamba is on PATH here")
     with pytest.raises(BuildError, match="micromamba is not found") as caught:
         conda_site.build("venv-one")
@@ -329,12 +330,12 @@ def test_a_request_is_private_and_read_back(conda_site: Site) -> None:
     found = request_build(conda_site.stores, "venv-one", conda_site.settings())
     assert isinstance(found, Build)
     assert found.request.stat().st_mode & 0o077 == 0
-    request = builder.Request.read(found.request)
+    request = Request.read(found.request)
     assert request.kernel == conda_site.stores.find("venv-one")[1]
     assert request.settings.channel_mirrors == conda_site.mirrors
     found.request.write_text("{}")
     with pytest.raises(SepalError, match="can't be read"):
-        builder.Request.read(found.request)
+        Request.read(found.request)
 
 
 def test_an_orphaned_command_still_holds_the_lock(conda_site: Site, tmp_path: Path) -> None:
