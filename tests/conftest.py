@@ -22,9 +22,6 @@ from sepal_provisioner.sync import Report, sync
 sys.path.insert(0, str(Path(__file__).parent))
 from channel import ensure_channel
 
-collect_ignore = [] if os.environ.get("SEPAL_TEST_LONG") else ["test_waiting.py", "test_browser.py"]
-"""Tests that take many minutes on two cores: `SEPAL_TEST_LONG=1` runs them too."""
-
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 """Real catalog and environment files, where they lie beside the project; tests that need them say so and skip."""
 
