@@ -19,29 +19,35 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from . import __version__, bytecode, engines, locks
+from . import __version__, audit, bytecode, engines, locks, process
 from .activation import record_activation
+from .catalog import text_without_credentials
 from .contents import installed_packages
 from .engines.job import explain, shown
 from .envfile import fingerprint_of, read_environment_file
 from .environ import build_environment, launch_environment, look
-from .errors import BuildError, CancelledBuildError, ChangedError, SepalError
-from .files import store_error, tree_size
+from .errors import BuildError, CancelledBuildError, ChangedError, NoSpaceError, SepalError
+from .files import human_size, make_folder, open_to_all, set_umask, store_error, tree_size
 from .generation import Generation, Record
 from .index import Kernel
+from .policy import check_file, check_pinned
 from .probes import run_probes
-from .progress import Phase, Reporter, current_user
+from .progress import Phase, Reporter
 from .request import Request, command
+from .settings import Sepal
 from .store import Store
+from .trust import Trust
+from .users import current_user
 
-LOCK_SECONDS = 24 * 3600  # whoever waits follows the progress meanwhile; the build itself has its own limit
+LOCK_GRACE = 600  # seconds beyond the other build's own limit for which we wait for its lock
 
 
 def build(request: Request) -> Generation:
     """Build what is asked for, or return what is already there. Raises SepalError, which is also in the progress."""
     store, kernel = Store(request.store), request.kernel
     lock = store.beside(kernel.name, kernel.fingerprint, "lock")
-    with locks.exclusive(lock, timeout=LOCK_SECONDS, waiting_for=f"Somebody else builds {kernel.name}") as held:
+    limit = request.settings.build_timeout + LOCK_GRACE
+    with locks.exclusive(lock, timeout=limit, waiting_for=f"Somebody else builds {kernel.name}") as held:
         ready = store.observe(kernel.name, kernel.fingerprint).ready
         if ready and not request.force:
             return ready
@@ -53,8 +59,11 @@ def build(request: Request) -> Generation:
         )
         reporter.begin()
         generation: Generation | None = None
+        facts = {"kernel": kernel.name, "commit": kernel.commit, "repository": kernel.repository}
+        facts |= {"fingerprint": kernel.fingerprint, "forced": "yes" if request.force else ""}
         try:
             store.remove_leftovers(kernel.name, kernel.fingerprint)
+            check_before(request)
             generation = store.next_generation(kernel.name, kernel.fingerprint)
             with _open_log(store.beside(kernel.name, kernel.fingerprint, "log")) as log:
                 _build(request, generation, reporter, log, held)
@@ -64,12 +73,35 @@ def build(request: Request) -> Generation:
                 shutil.rmtree(generation.path, ignore_errors=True)  # first: it may be what fills the disk
             with contextlib.suppress(SepalError):
                 reporter.end(failure)
+            audit.note(store.root, "build", failure.code, message=failure.message, **facts)
             if isinstance(error, Exception):
                 raise failure from error
             raise
         store.link_current(generation)
         reporter.end()
+        seconds = round(time.time() - reporter.progress.started, 1)
+        audit.note(store.root, "build", "ok", prefix=str(generation.path), seconds=seconds, **facts)
         return generation
+
+
+def check_before(request: Request) -> None:
+    """What must hold before anything is built. Raises PolicyError, NotTrustedError or NoSpaceError."""
+    settings, kernel, store = request.settings, request.kernel, Store(request.store)
+    check_pinned(kernel, settings)
+    Trust.of(settings).check_below(store.root, (store.folder(kernel.name).parent, store.folder(kernel.name)))
+    # A stranger's checkout could hold any build script.
+    Trust.of(settings).check_below(request.checkout, (request.checkout / kernel.environment_file,))
+    check_space(store.root, settings)
+
+
+def check_space(root: Path, settings: Sepal) -> None:
+    """Raise NoSpaceError, with figures, where less than `c.Sepal.min_free_space` is free."""
+    free = shutil.disk_usage(root).free
+    if free < settings.min_free_space:
+        raise NoSpaceError(
+            f"{human_size(free)} are free in {root}, and a build needs {human_size(settings.min_free_space)} "
+            "(c.Sepal.min_free_space). `jupyter sepal prune --dry-run` shows what can be removed."
+        )
 
 
 def _build(request: Request, generation: Generation, reporter: Reporter, log: _Log, lock: int) -> None:
@@ -83,10 +115,11 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
         raise ChangedError(
             f"{kernel.environment_file} changed while this build was waiting. Run `jupyter sepal sync` and start again."
         )
+    check_file(file, request.checkout, settings)
     for problem in file.warnings:
         log.line(f"# {file.path}: {problem}")
     engine = engines.choose(file, settings)
-    base = build_environment(os.environ)
+    base = build_environment(os.environ, settings.build_variables)
     job = engines.Job(
         prefix=prefix,
         file=file,
@@ -101,7 +134,7 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
     )
     version = engines.ENGINES[engine].version(settings)
     log.line(f"# engine: {engine} {version}, prefix: {prefix}")
-    prefix.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(prefix.parent)
     engines.ENGINES[engine].create(job)
 
     _compile(job)
@@ -135,6 +168,7 @@ def _publish(generation: Generation, record: Record, reporter: Reporter, log: _L
         "durations": reporter.durations(),
         "packages": installed_packages(generation.path),
     }
+    open_to_all(generation.path)
     log.line(f"# ready after {finished['seconds']} s, {finished['size']} bytes")
     log.copy(generation.marker.with_name("build.log"))
     generation.publish(Record(**{**asdict(record), **finished}))
@@ -194,12 +228,12 @@ class _Log:
     def line(self, text: str) -> None:
         """Append a line. A full disk must not hide what the build itself says about it."""
         with contextlib.suppress(OSError):
-            self._stream.write(text + "\n")
+            self._stream.write(text_without_credentials(text) + "\n")
             self._stream.flush()
 
     def copy(self, target: Path) -> None:
         """Keep the log with the prefix that it belongs to."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         shutil.copyfile(self._path, target)
 
 
@@ -222,7 +256,11 @@ def main(arguments: list[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        build(Request.read(Path(arguments[0])))
+        request = Request.read(Path(arguments[0]))
+        settings = request.settings
+        set_umask(request.store)
+        process.stand_back(settings.build_niceness, settings.build_memory, settings.build_processes)
+        build(request)
     except SepalError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

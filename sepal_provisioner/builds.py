@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import locks, process
+from .environ import build_environment
 from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, SepalError
-from .files import human_time, store_error
+from .files import human_time, make_folder, store_error
 from .generation import Generation
 from .index import Kernel
+from .policy import check_pinned
 from .progress import Progress, read_progress
 from .request import BUILDER, Request, command
 from .settings import Sepal
-from .store import Store, Stores
+from .store import Store, Stores, make_store
 
 LOOK_EVERY = 0.2  # seconds
 CANCEL_SECONDS = 60  # that a build gets to stop its commands and clean up
+_OUR_INTERPRETERS = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 TAKEOVERS = 2  # how often a build that was killed is started again by those who wait
 
 
@@ -31,6 +35,7 @@ class Build:
     kernel: Kernel
     request: Path
     after: int  # only a generation with a higher number is what we wait for
+    env: Mapping[str, str]  # of the process that builds
     began: float = field(default_factory=time.time)
     _child: process.Process[bytes] | None = None
     _started: int = 0
@@ -87,7 +92,8 @@ class Build:
     def _start(self) -> None:
         self._started += 1
         try:
-            self._child = process.spawn(command(self.request), output=self.log)
+            make_folder(self.log.parent)
+            self._child = process.spawn(command(self.request), env=self.env, output=self.log)
         except OSError as error:
             raise store_error(error, self.log) from error
 
@@ -122,7 +128,9 @@ def request_build(
         return environment.ready
     if remember_failures and environment.failure:
         _raise_if_recent(environment.failure, environment.progress, settings, kernel)
-    store = stores.to_build_in()
+    check_pinned(kernel, settings)
+    store = stores.to_build_in(kernel.name, settings.contact)
+    make_store(settings)
     request = Request(
         kernel=kernel,
         checkout=source.apps / kernel.checkout,
@@ -131,7 +139,9 @@ def request_build(
         force=force,
     )
     numbers = [g.number for g in store.generations(kernel.name) if g.fingerprint == kernel.fingerprint]
-    return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else 0)
+    # Our own interpreter needs more than the commands of the build do, and hands no more on.
+    env = build_environment(os.environ, (*settings.build_variables, *_OUR_INTERPRETERS))
+    return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else 0, env=env)
 
 
 def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: Sepal, kernel: Kernel) -> None:

@@ -7,8 +7,10 @@ programs' sake; a kernel must see its own prefix's data or, where its wheels bri
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 
@@ -44,6 +46,17 @@ POLICY = (
     Rule("CONDA_PROMPT_MODIFIER", "remove", "another environment's activation"),
     Rule("CONDA_SHLVL", "remove", "another environment's activation"),
 )
+
+
+# What a build needs to find its programs, its user, the network, and pip's and uv's configuration.
+BUILD_VARIABLES = (
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "TERM"),
+    *("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("PIP_*", "UV_*", "CONDA_OVERRIDE_*", "MAMBA_EXE", "SOURCE_DATE_EPOCH"),
+)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(?:^|_)KEY(?:$|_)|USERNAME", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -125,10 +138,17 @@ def launch_environment(facts: Facts, base: Mapping[str, str], keep: Iterable[str
     return env
 
 
-def build_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """The environment that a build's own commands run in: as inherited, without any other environment in it."""
-    gone = {rule.variable for rule in POLICY}
-    env = {name: value for name, value in base.items() if name not in gone}
+def build_environment(base: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
+    """The environment that a build and its commands run in: only what they need of `base`, and what `more` allows.
+
+    A package's build script is a stranger's program: it gets no token of the hub, the cloud or the user. Pure.
+    """
+    allowed = (*BUILD_VARIABLES, *more)
+    env = {
+        name: value
+        for name, value in base.items()
+        if any(fnmatchcase(name, pattern) for pattern in allowed) and (name in more or not _SECRET.search(name))
+    }
     return env | {"PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
 
 

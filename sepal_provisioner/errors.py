@@ -9,8 +9,10 @@
     ├── StoreError              store-unusable          7   choose another store
     │   ├── StoreReadOnlyError  store-read-only         7   ask the administrator to build
     │   ├── PrefixTooLongError  prefix-too-long         7   choose a store with a shorter path
-    │   └── NoSpaceError        no-space                7   free space
+    │   ├── NoSpaceError        no-space                7   free space
+    │   └── NotTrustedError     not-trusted             7   correct who may write the store
     ├── BusyError               busy                    8   wait for whoever holds the lock
+    ├── PolicyError             not-allowed             9   ask the administrator, or change the repository
     └── BuildError              build-failed            10  read the log
         ├── NoEngineError       no-engine               11  install an engine
         ├── SolveError          unsolvable              12  relax the match specs
@@ -97,10 +99,22 @@ class NoSpaceError(StoreError):
     code = "no-space"
 
 
+class NotTrustedError(StoreError):
+    """Another user could have written what would be launched."""
+
+    code = "not-trusted"
+
+
 class BusyError(SepalError):
     """Somebody else holds a lock for longer than we wait."""
 
     code, exit_code = "busy", 8
+
+
+class PolicyError(SepalError):
+    """The site's settings don't allow it."""
+
+    code, exit_code = "not-allowed", 9
 
 
 class BuildError(SepalError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -59,19 +61,65 @@ def is_number(value: Any) -> TypeGuard[float]:
         return False
 
 
-def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
-    """Write a file beside `path` and rename it into place.
+SHARED = stat.S_ISGID | stat.S_IWGRP  # of a store's folder: what is made below it belongs to the group, too
 
-    Raises StoreError: a full disk and a folder that cannot be written are the two things that happen here.
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, whatever the umask says: open to all, and below a folder that a group shares to
+    that group's writing.
+
+    Raises OSError.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+        path.chmod(0o2775 if _shared(path.parent) else 0o755)
+
+
+def file_mode(folder: Path) -> int:
+    """The mode of a file in a folder: readable by all, and written by its owner, or by the group that shares the
+    folder."""
+    return 0o664 if _shared(folder) else 0o644
+
+
+def _shared(folder: Path) -> bool:
+    try:
+        return folder.stat().st_mode & SHARED == SHARED
+    except OSError:
+        return False
+
+
+def set_umask(root: Path) -> None:
+    """Let this process and its children make files in a store that others can read, and its group write if it has one.
+
+    For processes that do nothing but write a store.
+    """
+    existing = next((folder for folder in (root, *root.parents) if folder.is_dir()), root)
+    os.umask(0o002 if _shared(existing) else 0o022)
+
+
+def write_atomic(path: Path, data: str | bytes, mode: int | None = None, *, durable: bool = False) -> None:
+    """Write a file beside `path` and rename it into place; `mode` counts whatever the umask, default `file_mode`.
+
+    A `durable` one is on the disk, name and all, when this returns: it outlives a loss of power. Raises StoreError: a
+    full disk and a folder that cannot be written are the two things that happen here.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        make_folder(path.parent)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "wb") as stream:
+            os.fchmod(descriptor, file_mode(path.parent) if mode is None else mode)
             stream.write(content)
+            if durable:
+                stream.flush()
+                os.fsync(descriptor)
         os.replace(temporary, path)
+        if durable:
+            sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -80,11 +128,23 @@ def write_atomic(path: Path, data: str | bytes, mode: int = 0o644) -> None:
         raise
 
 
-def write_json(path: Path, document: Any, mode: int = 0o644) -> None:
+def sync_folder(path: Path) -> None:
+    """Bring a folder's names to the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that has no such thing
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, document: Any, mode: int | None = None, *, durable: bool = False) -> None:
     """Write a JSON document by rename."""
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     # Half of a surrogate pair (a file name that is no UTF-8 holds them) becomes `\ud800`, which is what JSON calls it.
-    write_atomic(path, text.encode(errors="backslashreplace"), mode)
+    write_atomic(path, text.encode(errors="backslashreplace"), mode, durable=durable)
 
 
 def store_error(error: OSError, path: Path) -> StoreError:
@@ -134,6 +194,36 @@ def tree_size(folder: Path) -> int:
                     seen.add((info.st_dev, info.st_ino))
                 total += info.st_blocks * 512
     return total
+
+
+def open_to_all(folder: Path) -> None:
+    """Let everybody read what is below `folder`, and only those write it who share the folder; links are left alone.
+
+    Packages bring modes of their own, and a private umask would hide a prefix from its users.
+    """
+    unwanted = stat.S_IWOTH | (0 if _shared(folder.parent) else stat.S_IWGRP)
+    for path, info in _entries(folder):
+        mode = stat.S_IMODE(info.st_mode)
+        wanted = (mode | stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH) & ~unwanted
+        if stat.S_ISDIR(info.st_mode) or mode & stat.S_IXUSR:
+            wanted |= stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+        if wanted != mode:
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                os.chmod(path, wanted)
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """A folder and every file and folder below it, without links."""
+    yield os.fspath(folder), os.lstat(folder)
+    pending = [os.fspath(folder)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    continue
+                yield entry.path, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
 
 
 def human_size(size: float) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .environ import Facts
-from .files import read_json, write_json
+from .files import read_json, write_atomic, write_json
 
 RECORD_LIMIT = 8_000_000  # bytes
 
@@ -59,6 +59,16 @@ class Generation:
         return self.path / ".sepal" / "build.json"
 
     @property
+    def used(self) -> Path:
+        """A file that launches read, and nobody else: when that was last is when the prefix was last used."""
+        return self.path / ".sepal" / "used"
+
+    @property
+    def store_root(self) -> Path:
+        """The store that it lies in."""
+        return self.path.parents[2]
+
+    @property
     def python(self) -> str:
         """The kernel's interpreter."""
         return str(self.path / "bin" / "python")
@@ -76,4 +86,5 @@ class Generation:
 
     def publish(self, record: Record) -> None:
         """Write the marker: from now on this prefix is ready."""
-        write_json(self.marker, asdict(record))
+        write_atomic(self.used, "read by each launch\n")
+        write_json(self.marker, asdict(record), durable=True)

@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from .catalog import text_without_credentials, without_credentials
 from .errors import RepositoryError
+from .files import make_folder
 from .process import run
 
 # What we fetched, and what we then checked out completely. A HEAD that is neither has commits of somebody's own.
@@ -31,6 +32,9 @@ _FLAGS = (
     *("-c", "submodule.recurse=false"),
     *("-c", "fetch.recurseSubmodules=false"),
     *("-c", "fetch.fsckObjects=true"),
+    # A server that falls silent: nobody watches a git that outlived a killed sync, and it holds the sync's lock.
+    *("-c", "http.lowSpeedLimit=100"),
+    *("-c", "http.lowSpeedTime=60"),
     # A shared checkout is read by other users at any time: no repacking in the background.
     *("-c", "gc.auto=0"),
     *("-c", "maintenance.auto=false"),
@@ -67,11 +71,13 @@ class _InTheWayError(RepositoryError):
 class Git:
     """Runs git for one checkout, all commands together within `timeout` seconds.
 
-    `schemes` are the transports that git itself may use, submodules and redirections included.
+    `schemes` are the transports that git itself may use, submodules and redirections included, and `keep` descriptors
+    that git inherits: with a lock among them, a git that outlives a killed sync still holds it.
     """
 
-    def __init__(self, folder: Path, *, timeout: float, schemes: frozenset[str]) -> None:
+    def __init__(self, folder: Path, *, timeout: float, schemes: frozenset[str], keep: Sequence[int] = ()) -> None:
         self.folder = folder
+        self._keep = keep
         self._deadline = time.monotonic() + timeout
         self._timeout = timeout
         self._env = git_environment(schemes)
@@ -167,11 +173,13 @@ class Git:
             return None
 
     def _remove_old_locks(self) -> None:
-        """Remove what a killed git left; whoever calls us holds the store's sync lock, so no other runs here."""
+        """Remove what a killed git left; whoever calls us holds the store's sync lock, and every git of ours shares it,
+        so none runs here. A person's own git in a checkout is given a moment."""
         for lock in (self.folder / ".git").rglob("*.lock"):
             with contextlib.suppress(OSError):
-                if time.time() - lock.stat().st_mtime > self._timeout:
-                    lock.unlink()
+                if not self._keep and time.time() - lock.stat().st_mtime < self._timeout:
+                    continue
+                lock.unlink()
 
     def _remote_commit(self, source: Source) -> str:
         ref = f"refs/heads/{source.branch}" if source.branch else "HEAD"
@@ -219,7 +227,7 @@ class Git:
 
     def _set_aside(self, aside: Path) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%S")
-        aside.mkdir(parents=True, exist_ok=True)
+        make_folder(aside)
         for number in range(1000):
             target = aside / f"{self.folder.name}-{stamp}{f'-{number}' if number else ''}"
             if not target.exists():
@@ -234,7 +242,9 @@ class Git:
         if left <= 0:
             raise RepositoryError(f"git took longer than {self._timeout:.0f} s (c.Sepal.git_timeout).")
         try:
-            done = run(["git", *_FLAGS, *arguments], cwd=self.folder, env={**self._env, **more}, timeout=left)
+            done = run(
+                ["git", *_FLAGS, *arguments], cwd=self.folder, env={**self._env, **more}, timeout=left, keep=self._keep
+            )
         except FileNotFoundError:
             raise RepositoryError("git is not installed; install it and sync again.") from None
         if done.timed_out:
@@ -261,7 +271,7 @@ def git_environment(schemes: frozenset[str], base: Mapping[str, str] | None = No
         "GIT_LFS_SKIP_SMUDGE": "1",
         "LC_ALL": "C",
     }
-    env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20")
+    env.setdefault("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval=20")
     return env
 
 

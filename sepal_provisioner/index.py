@@ -26,7 +26,8 @@ class Kernel:
     """One shared kernel, as the last sync found it.
 
     `checkout` and `environment_file` are relative: to the store's `apps` folder and to the checkout. `resources` names
-    a folder below the store's `resources` when the application ships a logo. `problem` says why the newest version
+    a folder below the store's `resources` when the application ships a logo. `pinned` is the commit that the catalog
+    names, if it names one. `problem` says why the newest version
     could not be taken; the fields are then those of the last good one.
     """
 
@@ -41,6 +42,7 @@ class Kernel:
     catalog: str = ""
     resources: str = ""
     problem: str = ""
+    pinned: str = ""
 
     @property
     def display_name(self) -> str:
@@ -73,9 +75,9 @@ class Index:
         return next((kernel for kernel in self.kernels if kernel.name == wanted), None)
 
 
-def write_index(path: Path, index: Index) -> None:
+def write_index(path: Path, index: Index, *, durable: bool = True) -> None:
     """Replace the index. Raises StoreError."""
-    write_json(path, {"version": VERSION, **asdict(index)})
+    write_json(path, {"version": VERSION, **asdict(index)}, durable=durable)
 
 
 def read_index(path: Path) -> Index:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import locks
 from .environ import launch_environment, look
@@ -13,6 +14,8 @@ from .errors import StoreError
 from .generation import Generation
 from .settings import Sepal
 from .store import Stores
+from .trust import Trust
+from .uses import note_use
 
 _log = logging.getLogger(__name__)
 
@@ -34,10 +37,11 @@ class Launch:
 
 
 def prepare(generation: Generation, name: str, base: Mapping[str, str], settings: Sepal) -> Launch:
-    """The launch of a kernel from a prefix. Writes nothing, solves nothing, starts nothing.
+    """The launch of a kernel from a prefix. Solves nothing, starts nothing, and writes at most when it was last used.
 
-    Raises StoreError when the prefix vanished or its marker cannot be read.
+    Raises StoreError when the prefix vanished or its marker cannot be read, and NotTrustedError.
     """
+    check_trust(generation, name, settings)
     try:
         record = generation.record()
         lock = locks.share(generation.marker)
@@ -52,7 +56,26 @@ def prepare(generation: Generation, name: str, base: Mapping[str, str], settings
         lock = -1
     kept = (*settings.keep_variables.get("*", ()), *settings.keep_variables.get(name, ()))
     facts = look(generation.path, base, record.facts(generation.path))
+    note_use(generation, settings)
     return Launch(generation, generation.python, launch_environment(facts, base, kept), lock)
+
+
+def check_trust(generation: Generation, name: str, settings: Sepal) -> None:
+    """Refuse a prefix, and an index or checkout that led to it, which another user could have written.
+
+    About twenty stats. Raises NotTrustedError.
+    """
+    trust = Trust.of(settings)
+    for store in Stores.of(settings.store, settings.search_stores):
+        paths = [store.index_path]
+        if store.root == generation.store_root:
+            paths += [
+                generation.path.parent.parent, generation.path.parent, generation.path, generation.marker.parent,
+                generation.marker, generation.path / "bin", Path(generation.python),
+                store.apps, store.apps / name.removeprefix("venv-"),
+            ]  # fmt: skip
+        if len(paths) > 1 or store.index_path.exists():
+            trust.check_below(store.root, paths)
 
 
 def ready_generation(stores: Stores, name: str) -> Generation | None:

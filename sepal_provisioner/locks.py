@@ -9,30 +9,42 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .errors import BusyError, StoreError
-from .files import store_error
+from .files import file_mode, make_folder, read_json, store_error
+from .users import current_user
 
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, timeout: float, waiting_for: str) -> Iterator[int]:
     """Hold the lock on `path`; yields its descriptor, which children may inherit to hold the lock as well.
 
-    `timeout` is in seconds, 0 to try once. Raises BusyError, with `waiting_for` in its text, and StoreError where the
-    file system has no locks: a lock file without the kernel behind it would outlive a killed build.
+    `timeout` is in seconds, 0 to try once. Raises BusyError, with `waiting_for` and the holder in its text, and
+    StoreError where the file system has no locks: a lock file without the operating system behind it would outlive a
+    killed build.
     """
     descriptors: list[int] = []
-    lock = FileLock(path, timeout=timeout, fallback_to_soft=False, thread_local=False, on_acquired=descriptors.append)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
+        lock = FileLock(
+            path,
+            timeout=timeout,
+            mode=file_mode(path.parent),
+            fallback_to_soft=False,
+            thread_local=False,
+            on_acquired=descriptors.append,
+        )
         lock.acquire(poll_interval=0.1)
     except Timeout:
-        raise BusyError(f"{waiting_for} (lock: {path}).") from None
+        raise BusyError(f"{waiting_for}: {holder(path)} (lock: {path}).") from None
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise StoreError(
@@ -40,9 +52,30 @@ def exclusive(path: Path, *, timeout: float, waiting_for: str) -> Iterator[int]:
             ) from error
         raise store_error(error, path) from error
     try:
+        if path.suffix == ".lock":  # not a prefix's marker, whose content is its own
+            _sign(descriptors[-1])
         yield descriptors[-1]
     finally:
         lock.release()
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock on `path`, as its holder wrote it there, for people."""
+    try:
+        document = read_json(path, 4096)
+        user, host, pid, since = (str(document[name])[:100] for name in ("user", "host", "pid", "since"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "held by somebody who did not sign it"
+    return f"held by {user} on {host}, process {pid}, since {since}"
+
+
+def _sign(descriptor: int) -> None:
+    """Write into a lock file who holds it. The lock is what counts: a full disk is no reason to fail here."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    signature = {"user": current_user(), "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(signature).encode(), 0)
 
 
 def held(path: Path) -> bool:

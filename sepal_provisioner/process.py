@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import selectors
 import signal
 import subprocess
@@ -116,6 +117,21 @@ def spawn(
             cwd="/",
             start_new_session=True,
         )
+
+
+def stand_back(niceness: int, memory: int, processes: int) -> None:
+    """Let this process and its children stand back for everything else, within limits; 0 is none.
+
+    Bytes of address space for each process, and processes of this user. What the system refuses stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        os.nice(niceness)
+    for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_NPROC, processes)):
+        if value:
+            with contextlib.suppress(OSError, ValueError):
+                _, hard = resource.getrlimit(limit)
+                most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+                resource.setrlimit(limit, (most, most))
 
 
 def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> Process[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 from .errors import BuildError, SepalError, every_error
 from .files import human_size, is_number, read_json, write_json
+from .users import current_user
 
 PROGRESS_LIMIT = 1_000_000  # bytes
 DETAIL_LIMIT = 20_000  # characters of a tool's own words
@@ -223,14 +223,6 @@ class Reporter:
             self._written = now
             self._progress = replace(self._progress, updated=now)
             write_json(self._path, _plain(self._progress))
-
-
-def current_user() -> str:
-    """The user's name, or the number where the system knows no name (as in a container)."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _plain(progress: Progress) -> dict[str, Any]:

@@ -53,6 +53,26 @@ def local_files(checkout: Path, path: str, lines: Iterable[str]) -> tuple[tuple[
     return tuple(sorted(found.items()))
 
 
+def every_line(checkout: Path, path: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Each requirement line and, after it, those of the local files that it includes: (where it stands, the line).
+
+    Raises EnvironmentFileError for a file that cannot be read.
+    """
+    seen: set[str] = set()
+    pending = [(path, Path(path).parent, line) for line in reversed(list(lines))]
+    while pending:
+        where, folder, line = pending.pop()
+        yield where, line
+        option, target = pip_target(line)
+        if option in ("-r", "-c") and "://" not in target:
+            relative = _inside(checkout, folder / target, line, where)
+            if relative not in seen and len(seen) < INCLUDE_LIMIT:
+                seen.add(relative)
+                nested = list(requirement_lines(read_text(checkout, relative)))
+                base = Path(relative).parent
+                pending += [(f"{relative}: line {number}", base, text) for number, text in reversed(nested)]
+
+
 def read_text(checkout: Path, relative: str) -> str:
     """A text file of the repository. Raises EnvironmentFileError."""
     try:

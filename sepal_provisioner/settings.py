@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from traitlets import CaselessStrEnum, Dict, Float, Integer, List, TraitError, Unicode, validate
+from traitlets import Bool, CaselessStrEnum, Dict, Float, Integer, List, TraitError, Unicode, validate
 from traitlets.config import Configurable
 
 from .errors import SettingsError
@@ -97,6 +97,88 @@ class Sepal(Configurable):
         default_value=["https", "ssh"],
         help="""URL schemes that a catalog's repositories may have. Add `file` for repositories on this machine.
         Default: https and ssh.""",
+    ).tag(config=True)
+
+    repository_hosts = List(
+        Unicode(),
+        help="""Where a catalog's repositories may be: hosts, or hosts with an owner, such as
+        "github.com/sepal-contrib". Default: anywhere.""",
+    ).tag(config=True)
+
+    require_commit = Bool(
+        False,
+        help="""Build only entries of a catalog that pin a `commit`; the others are listed, and what is built of them
+        stays. Default: False.""",
+    ).tag(config=True)
+
+    allowed_channels = List(
+        Unicode(),
+        help="""The conda channels that an environment file may name, as names or URLs: ["conda-forge"]. A file that
+        names another one is not built. Default: any.""",
+    ).tag(config=True)
+
+    allowed_hosts = List(
+        Unicode(),
+        help="""The hosts that the pip section of an environment file may name, in indexes, direct URLs and version
+        control URLs: ["pypi.org", "github.com"]; a host with a path allows what lies below it only. Default: any.""",
+    ).tag(config=True)
+
+    contact = Unicode(
+        "",
+        help="""Whom users ask for an environment that they may not build themselves: "sepal@example.org". It stands in
+        that message. Default: nobody is named.""",
+    ).tag(config=True)
+
+    group = Unicode(
+        "",
+        help="""The group whose members may write the store, by name. It is given to a store that is made; an existing
+        one is changed with chgrp and chmod g+ws. Default: none; only the owner writes.""",
+    ).tag(config=True)
+
+    trusted_users = List(
+        Unicode(),
+        help="""Users, by name or number, whose stores may be launched from, besides root and whoever launches. A prefix
+        that any other user could have written is refused. Default: none.""",
+    ).tag(config=True)
+
+    keep_generations = Integer(
+        1,
+        min=0,
+        help="""How many older ready prefixes of a kernel `jupyter sepal prune` leaves beside the newest one, for
+        `jupyter sepal rollback`. Default: 1.""",
+    ).tag(config=True)
+
+    usage_folder = Unicode(
+        "",
+        help="""A folder that every user may write (mode 1777), where launches note when a prefix was last used: for
+        whoever prunes a shared store that is mounted read-only elsewhere. Default: none; the time at which a launch last
+        read the prefix counts.""",
+    ).tag(config=True)
+
+    min_free_space = Integer(
+        2_000_000_000,
+        min=0,
+        help="""Bytes that must be free in the store before a build starts. Default: 2 GB.""",
+    ).tag(config=True)
+
+    build_memory = Integer(
+        0, min=0, help="""Bytes of memory that each process of a build may have. Default: 0, no limit."""
+    ).tag(config=True)
+
+    build_processes = Integer(
+        0,
+        min=0,
+        help="""How many processes the user who builds may have while building (RLIMIT_NPROC). Default: 0, no limit.""",
+    ).tag(config=True)
+
+    build_niceness = Integer(
+        10, min=0, max=19, help="""How far builds stand back for everything else (nice). Default: 10."""
+    ).tag(config=True)
+
+    build_variables = List(
+        Unicode(),
+        help="""Variables that builds inherit besides the few that they need (PATH, HOME, proxies, certificates, where
+        pip and uv are configured); `NAME_*` for all that begin so. Default: none.""",
     ).tag(config=True)
 
     build_timeout = Integer(7200, min=1, help="""Seconds that building one environment may take. Default: 7200.""").tag(

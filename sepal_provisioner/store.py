@@ -24,11 +24,20 @@ from enum import Enum
 from pathlib import Path
 
 from . import locks
-from .errors import KilledError, PrefixTooLongError, SepalError, StoreReadOnlyError, UnknownKernelError
-from .files import writable
+from .errors import (
+    KilledError,
+    PrefixTooLongError,
+    SepalError,
+    SettingsError,
+    StoreReadOnlyError,
+    UnknownKernelError,
+)
+from .files import make_folder, store_error, writable
 from .generation import Generation
 from .index import Index, Kernel, read_index
 from .progress import Progress, read_progress
+from .settings import Sepal
+from .users import user_name
 
 PREFIX_LIMIT = 240  # bytes: conda packages reserve 255 for the prefix, and paths below it need their room
 
@@ -234,14 +243,42 @@ class Stores:
         found = [g for store in self for g in store.generations(name) if g.marker.is_file()]
         return max(found, key=_published, default=None)
 
-    def to_build_in(self) -> Store:
-        """The store that a build writes. Raises StoreReadOnlyError."""
+    def to_build_in(self, name: str, contact: str = "") -> Store:
+        """The store that a build writes. Raises StoreReadOnlyError, which says whom to ask."""
         if self.own.writable():
             return self.own
         raise StoreReadOnlyError(
-            f"This environment isn't built yet, and you may not write to {self.own.root}. Ask whoever administers it "
-            "to run `jupyter sepal build`, or set c.Sepal.store to a folder of your own."
+            f"The environment of {name} isn't built yet, and you may not write to {self.own.root}. Ask "
+            f"{contact or _owner(self.own.root)} to run `jupyter sepal build {name}`, or set c.Sepal.store to a folder "
+            "of your own."
         )
+
+
+def make_store(settings: Sepal) -> Store:
+    """The store that the settings name, its folder made where it is not there yet, for the group that may write it.
+
+    Raises StoreError.
+    """
+    store = Store(Path(settings.store))
+    try:
+        if not store.root.is_dir():
+            make_folder(store.root)
+            if settings.group:
+                shutil.chown(store.root, group=settings.group)
+                store.root.chmod(0o2775)
+    except LookupError:
+        raise SettingsError(f"There is no group {settings.group!r} (c.Sepal.group).") from None
+    except OSError as error:
+        raise store_error(error, store.root) from error
+    return store
+
+
+def _owner(folder: Path) -> str:
+    """Whoever administers a store, as far as its folder says."""
+    try:
+        return user_name(folder.stat().st_uid)
+    except OSError:
+        return "whoever administers it"
 
 
 def _published(generation: Generation) -> float:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from . import locks
 from .catalog import App, Problem, first_of_each_name, without_credentials
 from .envfile import find_environment_file, fingerprint_of, read_environment_file
 from .errors import BusyError, EnvironmentFileError, SepalError
-from .files import read_json, write_json
+from .files import read_json, set_umask, write_json
 from .git import Git, Source
 from .index import CatalogState, Index, Kernel, write_index
 from .logos import copy_logos
+from .policy import check_file, check_repository
 from .settings import Sepal
 from .sources import fetch_catalog
-from .store import Store
+from .store import Store, make_store
 
 WRITE_EVERY = 1.0  # seconds
 
@@ -65,14 +66,14 @@ def sync(
     else goes wrong is in the report.
     """
     began = time.monotonic()
-    store = Store(Path(settings.store))
+    store = make_store(settings)
     waiting = f"Another sync of {store.root} is running"
-    with locks.exclusive(store.sync_lock, timeout=wait_for, waiting_for=waiting):
+    with locks.exclusive(store.sync_lock, timeout=wait_for, waiting_for=waiting) as lock:
         before = _last_index(store)
         states, apps, problems = _read_catalogs(store, settings)
         unread = {state.source for state in states if state.error and not state.fetched}
         merge = _Merge(before, apps, unread, states, problems)
-        _update_all(store, settings, merge, on_done)
+        _update_all(store, settings, merge, on_done, lock)
         write_index(store.index_path, merge.index())
     old = {kernel.name: kernel for kernel in before.kernels}
     new = {kernel.name: kernel for kernel in merge.index().kernels}
@@ -142,13 +143,15 @@ def _read_catalogs(store: Store, settings: Sepal) -> tuple[list[CatalogState], l
     return states, [(origin[id(app)], app) for app in kept if not app.skip], [*problems, *repeated]
 
 
-def _update_all(store: Store, settings: Sepal, merge: _Merge, on_done: Callable[[Outcome, int, int], None]) -> None:
+def _update_all(
+    store: Store, settings: Sepal, merge: _Merge, on_done: Callable[[Outcome, int, int], None], lock: int
+) -> None:
     total = len(merge.apps)
     written = time.monotonic()
     pool = ThreadPoolExecutor(max_workers=settings.sync_jobs, thread_name_prefix="sepal-sync")
     try:
         pending: set[Future[Outcome]] = {
-            pool.submit(_update, store, settings, source, app, merge.before.get(app.kernel_name))
+            pool.submit(_update, store, settings, source, app, merge.before.get(app.kernel_name), lock)
             for source, app in merge.apps
         }
         dirty = False
@@ -160,20 +163,21 @@ def _update_all(store: Store, settings: Sepal, merge: _Merge, on_done: Callable[
                 on_done(outcome, total - len(pending), total)
             dirty = dirty or bool(done)
             if dirty and pending and time.monotonic() - written >= WRITE_EVERY:
-                write_index(store.index_path, merge.index())
+                write_index(store.index_path, merge.index(), durable=False)
                 written, dirty = time.monotonic(), False
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _update(store: Store, settings: Sepal, source: str, app: App, before: Kernel | None) -> Outcome:
+def _update(store: Store, settings: Sepal, source: str, app: App, before: Kernel | None, lock: int) -> Outcome:
     """Update one checkout and look at it. Whatever goes wrong costs this application's update and nothing else."""
     checkout = store.apps / app.name
     problems: list[Problem] = []
     changed = False
     commit = before.commit if before else ""
     try:
-        git = Git(checkout, timeout=settings.git_timeout, schemes=settings.schemes)
+        check_repository(app.repository, settings)
+        git = Git(checkout, timeout=settings.git_timeout, schemes=settings.schemes, keep=(lock,))
         update = git.update(Source(app.repository, app.branch, app.commit), store.aside)
         commit, changed = update.commit, update.changed
         if update.set_aside:
@@ -212,6 +216,8 @@ def _inspect(
         kept = replace(_described(before, app, source), problem=error.message) if before else None
         return Outcome(app, kept, tuple(problems), changed)
     problems += [Problem(f"{app.id}: {path}: {warning.place}", warning.message) for warning in file.warnings]
+    with _problem_of(app, problems):
+        check_file(file, checkout, settings)
     resources = ""
     with suppress(SepalError):
         resources = app.kernel_name if copy_logos(checkout, store.resources / app.kernel_name) else ""
@@ -226,13 +232,23 @@ def _inspect(
         fingerprint=fingerprint_of(file, settings),
         catalog=source,
         resources=resources,
+        pinned=app.commit or "",
     )
     return Outcome(app, kernel, tuple(problems), changed)
 
 
+@contextmanager
+def _problem_of(app: App, problems: list[Problem]) -> Iterator[None]:
+    """What a build will be refused for is a problem of the sync already."""
+    try:
+        yield
+    except SepalError as error:
+        problems.append(Problem(app.id, error.message))
+
+
 def _described(kernel: Kernel, app: App, source: str) -> Kernel:
     """An old entry under what the catalog calls it now."""
-    return replace(kernel, app=app.id, label=app.label, catalog=source)
+    return replace(kernel, app=app.id, label=app.label, catalog=source, pinned=app.commit or "")
 
 
 def _last_index(store: Store) -> Index:
@@ -252,7 +268,9 @@ def command(settings: Sepal) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Sync once; problems go to standard error, a line each."""
     try:
-        report = sync(Sepal.from_json(read_json(Path(arguments[0]))), wait_for=0)
+        settings = Sepal.from_json(read_json(Path(arguments[0])))
+        set_umask(make_store(settings).root)
+        report = sync(settings, wait_for=0)
     except BusyError:
         return 0  # somebody else does just this
     except (SepalError, OSError, ValueError) as error:

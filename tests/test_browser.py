@@ -355,6 +355,7 @@ def test_the_progress_can_be_read(slow: SlowSite, lab_on: OpenLab) -> None:
             for theme, light in (("Light", "true"), ("Dark", "false")):
                 window.menu("Settings", "Theme", f"JupyterLab {theme}")
                 window.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
+                window.page.locator("#jupyterlab-splash").wait_for(state="detached")
                 window.wait_for_output(1, "Waits for the environment")
                 window.picture(f"theme-{theme.lower()}")
                 contrasts = [window.output(number).evaluate(CONTRAST) for number in (0, 1)]

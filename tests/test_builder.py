@@ -32,6 +32,7 @@ from sepal_provisioner.errors import (
 from sepal_provisioner.progress import Phase, read_progress
 from sepal_provisioner.request import Request
 from sepal_provisioner.store import State
+from sepal_provisioner.users import current_user
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 
@@ -222,7 +223,10 @@ def test_a_store_that_may_not_be_written_says_whom_to_ask(conda_site: Site, monk
     conda_site.add("one", {"sepal_environment.yml": SMALL})
     conda_site.sync()
     monkeypatch.setattr("sepal_provisioner.store.writable", lambda folder: False)
-    with pytest.raises(StoreReadOnlyError, match="administers"):
+    with pytest.raises(StoreReadOnlyError, match=f"{conda_site.store.root}. Ask {current_user()} to run"):
+        conda_site.build("venv-one")
+    conda_site.options["contact"] = "the helpdesk (help@example.org)"
+    with pytest.raises(StoreReadOnlyError, match=r"Ask the helpdesk \(help@example.org\) to run"):
         conda_site.build("venv-one")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from sepal_provisioner import locks
 from sepal_provisioner.errors import BusyError, StoreError
 from sepal_provisioner.locks import exclusive, held, share
+from sepal_provisioner.users import current_user
 
 WAITING = "Somebody else builds venv-gwb"
 
@@ -97,12 +99,24 @@ def test_looking_needs_no_right_to_write(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     assert not held(path)
     assert not path.exists()
-    path.write_text("content stays")
+    path.write_text("content")
     path.chmod(0o444)
     assert not held(path)
     with exclusive(path, timeout=0, waiting_for=WAITING):
         assert held(path)
-    assert path.read_text() == "content stays"
+
+
+def test_who_waits_learns_who_holds_it(tmp_path: Path) -> None:
+    """The message names the holder's user, host and process, and since when, as that process wrote it."""
+    path = tmp_path / "a.lock"
+    with exclusive(path, timeout=0, waiting_for=WAITING):
+        with pytest.raises(BusyError) as caught, exclusive(path, timeout=0, waiting_for=WAITING):
+            pass
+        for words in (WAITING, current_user(), socket.gethostname(), f"process {os.getpid()}", "since 20"):
+            assert words in caught.value.message
+        path.write_text("{not JSON")
+        with pytest.raises(BusyError, match="did not sign"), exclusive(path, timeout=0, waiting_for=WAITING):
+            pass
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import sys
 from dataclasses import asdict
 from textwrap import dedent
 
-from ..files import human_time
+from ..files import human_time, set_umask
+from ..store import make_store
 from ..sync import Outcome, Report, sync
 from .command import SepalCommand
 
@@ -39,6 +40,7 @@ class SyncCommand(SepalCommand):
                 said = outcome.problems[0].message if outcome.problems else "done"
                 self.say(f"[{done}/{total}] {outcome.app.name}: {said}")
 
+        set_umask(make_store(settings).root)
         report = sync(settings, on_done)
         if self.json:
             self.print_json(_document(report))
