@@ -27,7 +27,7 @@ from .engines.job import explain, shown
 from .envfile import fingerprint_of, read_environment_file
 from .environ import build_environment, launch_environment, look
 from .errors import BuildError, CancelledBuildError, ChangedError, NoSpaceError, SepalError
-from .files import human_size, make_folder, open_to_all, set_umask, store_error, tree_size
+from .files import human_size, make_folder, open_to_all, set_umask, store_error, tree_size, write_new
 from .generation import Generation, Record
 from .index import Kernel
 from .policy import check_file, check_pinned
@@ -65,7 +65,7 @@ def build(request: Request) -> Generation:
             store.remove_leftovers(kernel.name, kernel.fingerprint)
             check_before(request)
             generation = store.next_generation(kernel.name, kernel.fingerprint)
-            with _open_log(store.beside(kernel.name, kernel.fingerprint, "log")) as log:
+            with _packages_kept(store), _open_log(store.beside(kernel.name, kernel.fingerprint, "log")) as log:
                 _build(request, generation, reporter, log, held)
         except BaseException as error:
             failure = _as_failure(error)
@@ -82,6 +82,18 @@ def build(request: Request) -> Generation:
         seconds = round(time.time() - reporter.progress.started, 1)
         audit.note(store.root, "build", "ok", prefix=str(generation.path), seconds=seconds, **facts)
         return generation
+
+
+@contextlib.contextmanager
+def _packages_kept(store: Store) -> Iterator[None]:
+    """While a build runs, nobody removes packages from the cache that it fills. Waits for who does so just now."""
+    with contextlib.suppress(FileExistsError):
+        write_new(store.packages_lock)
+    descriptor = locks.share(store.packages_lock, timeout=60)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_before(request: Request) -> None:

@@ -34,7 +34,7 @@ class Build:
     store: Store
     kernel: Kernel
     request: Path
-    after: int  # only a generation with a higher number is what we wait for
+    after: int | None  # a forced build: only a prefix with a higher number is what we wait for
     env: Mapping[str, str]  # of the process that builds
     began: float = field(default_factory=time.time)
     _child: process.Process[bytes] | None = None
@@ -87,7 +87,10 @@ class Build:
 
     def _ready(self) -> Generation | None:
         ready = self.store.observe(self.kernel.name, self.kernel.fingerprint).ready
-        return ready if ready and ready.number > self.after else None
+        if self.after is None:
+            return ready
+        # One that was rolled back to has another fingerprint, or an older number.
+        return ready if ready and ready.fingerprint == self.kernel.fingerprint and ready.number > self.after else None
 
     def _start(self) -> None:
         self._started += 1
@@ -141,7 +144,7 @@ def request_build(
     numbers = [g.number for g in store.generations(kernel.name) if g.fingerprint == kernel.fingerprint]
     # Our own interpreter needs more than the commands of the build do, and hands no more on.
     env = build_environment(os.environ, (*settings.build_variables, *_OUR_INTERPRETERS))
-    return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else 0, env=env)
+    return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else None, env=env)
 
 
 def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: Sepal, kernel: Kernel) -> None:

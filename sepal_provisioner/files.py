@@ -128,6 +128,13 @@ def write_atomic(path: Path, data: str | bytes, mode: int | None = None, *, dura
         raise
 
 
+def write_new(path: Path) -> None:
+    """Make an empty file. Raises FileExistsError and other OSErrors."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with contextlib.closing(os.fdopen(descriptor, "wb")):
+        os.fchmod(descriptor, file_mode(path.parent))
+
+
 def sync_folder(path: Path) -> None:
     """Bring a folder's names to the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -176,9 +183,12 @@ def writable(folder: Path) -> bool:
     return False
 
 
-def tree_size(folder: Path) -> int:
-    """Bytes on disk below `folder`, a file with several names counted once; links are not followed."""
-    seen: set[tuple[int, int]] = set()
+def tree_size(folder: Path, seen: set[tuple[int, int]] | None = None) -> int:
+    """Bytes on disk below `folder`, a file with several names counted once; links are not followed.
+
+    `seen` are the files (device, inode) with several names that are counted already; those met here are added.
+    """
+    seen = set() if seen is None else seen
     total = 0
     pending = [os.fspath(folder)]
     while pending:

@@ -112,6 +112,19 @@ class Git:
             raise
         return Update(wanted, changed=True)
 
+    def changed_by_hand(self) -> bool:
+        """Whether a checkout holds work that is nowhere else: changes, commits of its own, or files git does not know.
+
+        A folder that git can't read counts as such work.
+        """
+        head, dirty = self._status()
+        if head is None or dirty or head not in (self._ref(_SYNCED), self._ref(_FETCHED)):
+            return True
+        try:
+            return bool(self._git("ls-files", "--others", "--exclude-standard", "--directory").strip())
+        except RepositoryError:
+            return True
+
     def _clone(self, source: Source, set_aside: Path | None = None) -> Update:
         """Fetch into a new folder and rename it into place."""
         final = self.folder

@@ -68,6 +68,7 @@ class Index:
     kernels: tuple[Kernel, ...] = ()
     catalogs: tuple[CatalogState, ...] = ()
     problems: tuple[Problem, ...] = ()
+    skipped: tuple[str, ...] = ()  # kernel names of entries with `skip`: what is built of them stays
 
     def get(self, name: str) -> Kernel | None:
         """The kernel of this name, in any case."""
@@ -99,6 +100,7 @@ def read_index(path: Path) -> Index:
             kernels=tuple(_sound(_build(Kernel, document["kernels"]))),
             catalogs=tuple(_build(CatalogState, document["catalogs"])),
             problems=tuple(_build(Problem, document["problems"])),
+            skipped=tuple(_checked("str", name) for name in document.get("skipped", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None

@@ -22,6 +22,23 @@ from .errors import BusyError, StoreError
 from .files import file_mode, make_folder, read_json, store_error
 from .users import current_user
 
+LOOKED_AT = 0.3  # seconds for which somebody may hold a marker only to see whether it is in use
+
+
+def shared(path: Path) -> bool:
+    """Whether anybody holds a lock of either kind on `path`. What is not there, nobody holds."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno == errno.EWOULDBLOCK
+    finally:
+        os.close(descriptor)
+    return False
+
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, timeout: float, waiting_for: str) -> Iterator[int]:
@@ -93,14 +110,22 @@ def held(path: Path) -> bool:
     return False
 
 
-def share(path: Path) -> int:
+def share(path: Path, timeout: float = LOOKED_AT) -> int:
     """Take the shared lock on a file and return its descriptor; the lock lasts until the last copy is closed.
 
-    Raises OSError: the file is gone, somebody is removing it, or the file system has no locks.
+    `timeout` is in seconds. Raises OSError: the file is gone, somebody is removing it, or the file system has no locks.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         if os.fstat(descriptor).st_nlink == 0:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     except BaseException:

@@ -151,8 +151,8 @@ class Sepal(Configurable):
     usage_folder = Unicode(
         "",
         help="""A folder that every user may write (mode 1777), where launches note when a prefix was last used: for
-        whoever prunes a shared store that is mounted read-only elsewhere. Default: none; the time at which a launch last
-        read the prefix counts.""",
+        whoever prunes a shared store that is mounted read-only elsewhere. Default: none; the time at which a launch
+        last read the prefix counts.""",
     ).tag(config=True)
 
     min_free_space = Integer(

@@ -32,7 +32,7 @@ from .errors import (
     StoreReadOnlyError,
     UnknownKernelError,
 )
-from .files import make_folder, store_error, writable
+from .files import make_folder, read_json, store_error, writable, write_json
 from .generation import Generation
 from .index import Index, Kernel, read_index
 from .progress import Progress, read_progress
@@ -41,6 +41,7 @@ from .users import user_name
 
 PREFIX_LIMIT = 240  # bytes: conda packages reserve 255 for the prefix, and paths below it need their room
 
+_ROLLBACK = "rollback.json"
 _GENERATION = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,5})\Z")
 
 
@@ -58,8 +59,9 @@ class State(str, Enum):
 class Environment:
     """What a store holds for one kernel.
 
-    `ready` is the newest prefix of the wanted fingerprint, `older` the newest of any other, `progress` what the running
-    or last build says of itself, and `failure` why there is no prefix.
+    `ready` is the newest prefix of the wanted fingerprint, or the one that was rolled back to (`rolled_back`), `older`
+    the newest of any other, `progress` what the running or last build says of itself, and `failure` why there is no
+    prefix.
     """
 
     state: State
@@ -68,6 +70,7 @@ class Environment:
     older: Generation | None = None
     progress: Progress | None = None
     failure: SepalError | None = None
+    rolled_back: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class Store:
     def packages(self) -> Path:
         """The package caches, shared by all builds."""
         return self.root / "pkgs"
+
+    @property
+    def packages_lock(self) -> Path:
+        """Shared by the builds that run, and held by who removes packages."""
+        return self.root / "pkgs.lock"
 
     @property
     def sync_lock(self) -> Path:
@@ -158,9 +166,10 @@ class Store:
 
     def observe(self, name: str, fingerprint: str) -> Environment:
         """What is there for a kernel at a fingerprint. Reads a few small files; never waits."""
-        complete = [g for g in self.generations(name) if g.marker.is_file()]
-        ready = next((g for g in complete if g.fingerprint == fingerprint), None)
-        older = max((g for g in complete if g.fingerprint != fingerprint), key=_published, default=None)
+        complete = self.complete(name)
+        newest = next((g for g in complete if g.fingerprint == fingerprint), None)
+        ready = self._rolled_back_to(name, complete, fingerprint, newest) or newest
+        older = max((g for g in complete if g.fingerprint != fingerprint), key=published, default=None)
         progress = read_progress(self.beside(name, fingerprint, "progress.json"))
         building = locks.held(self.beside(name, fingerprint, "lock"))
         failure = None if building or ready else _failure(progress)
@@ -172,7 +181,41 @@ class Store:
             state = State.FAILED
         else:
             state = State.STALE if older else State.MISSING
-        return Environment(state, self, ready, older, progress, failure)
+        return Environment(state, self, ready, older, progress, failure, ready is not newest)
+
+    def complete(self, name: str) -> list[Generation]:
+        """Every complete prefix of a kernel, newest number first."""
+        return [generation for generation in self.generations(name) if generation.marker.is_file()]
+
+    def roll_back(self, name: str, fingerprint: str, generation: Generation | None) -> None:
+        """Let launches use this prefix until the wanted fingerprint changes or is built anew; None: the newest again.
+
+        Raises StoreError.
+        """
+        path = self.folder(name) / _ROLLBACK
+        newest = next((g for g in self.complete(name) if g.fingerprint == fingerprint), None)
+        if generation is None:
+            path.unlink(missing_ok=True)
+        else:
+            document = {
+                "wanted": fingerprint,
+                "newest": newest.path.name if newest else "",
+                "use": generation.path.name,
+            }
+            write_json(path, document, durable=True)
+        if current := generation or newest:
+            self.link_current(current)
+
+    def _rolled_back_to(
+        self, name: str, complete: Sequence[Generation], fingerprint: str, newest: Generation | None
+    ) -> Generation | None:
+        """The prefix that was rolled back to, while nothing newer than what was there then is wanted or built."""
+        try:
+            document = read_json(self.folder(name) / _ROLLBACK, 4096)
+            still = document["wanted"] == fingerprint and document["newest"] == (newest.path.name if newest else "")
+            return next((g for g in complete if still and g.path.name == document["use"]), None)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def link_current(self, generation: Generation) -> None:
         """Let `current` point to a prefix, by rename: readers of the old path never find it missing."""
@@ -241,7 +284,7 @@ class Stores:
     def newest(self, name: str) -> Generation | None:
         """The newest complete prefix of a kernel that the index no longer names: what a restart can still use."""
         found = [g for store in self for g in store.generations(name) if g.marker.is_file()]
-        return max(found, key=_published, default=None)
+        return max(found, key=published, default=None)
 
     def to_build_in(self, name: str, contact: str = "") -> Store:
         """The store that a build writes. Raises StoreReadOnlyError, which says whom to ask."""
@@ -281,7 +324,8 @@ def _owner(folder: Path) -> str:
         return "whoever administers it"
 
 
-def _published(generation: Generation) -> float:
+def published(generation: Generation) -> float:
+    """When a prefix became ready, in seconds since the epoch; 0 when it is gone."""
     try:
         return generation.marker.stat().st_mtime
     except OSError:

@@ -70,9 +70,11 @@ def sync(
     waiting = f"Another sync of {store.root} is running"
     with locks.exclusive(store.sync_lock, timeout=wait_for, waiting_for=waiting) as lock:
         before = _last_index(store)
-        states, apps, problems = _read_catalogs(store, settings)
+        states, named, problems = _read_catalogs(store, settings)
+        apps = [(source, app) for source, app in named if not app.skip]
+        skipped = tuple(app.kernel_name for _, app in named if app.skip)
         unread = {state.source for state in states if state.error and not state.fetched}
-        merge = _Merge(before, apps, unread, states, problems)
+        merge = _Merge(before, apps, unread, states, problems, skipped)
         _update_all(store, settings, merge, on_done, lock)
         write_index(store.index_path, merge.index())
     old = {kernel.name: kernel for kernel in before.kernels}
@@ -96,11 +98,12 @@ class _Merge:
         unread: set[str],
         states: list[CatalogState],
         problems: list[Problem],
+        skipped: tuple[str, ...],
     ) -> None:
         self.apps = apps
         self.before = {kernel.name: kernel for kernel in before.kernels}
         self._unread = unread
-        self._states, self._problems = states, problems
+        self._states, self._problems, self._skipped = states, problems, skipped
         self._outcomes: dict[str, Outcome] = {}
 
     def add(self, outcome: Outcome) -> None:
@@ -119,7 +122,7 @@ class _Merge:
         listed = {kernel.name for kernel in kernels} | {app.kernel_name for _, app in self.apps}
         # A catalog that can't be read and has no copy says nothing about its kernels: they stay.
         kernels += [k for k in self.before.values() if k.catalog in self._unread and k.name not in listed]
-        return Index(time.time(), tuple(kernels), tuple(self._states), tuple(problems))
+        return Index(time.time(), tuple(kernels), tuple(self._states), tuple(problems), self._skipped)
 
 
 def _read_catalogs(store: Store, settings: Sepal) -> tuple[list[CatalogState], list[tuple[str, App]], list[Problem]]:
@@ -140,7 +143,7 @@ def _read_catalogs(store: Store, settings: Sepal) -> tuple[list[CatalogState], l
             for problem in (one.catalog.problems if one.catalog else ())
         ]
     kept, repeated = first_of_each_name(kernels)
-    return states, [(origin[id(app)], app) for app in kept if not app.skip], [*problems, *repeated]
+    return states, [(origin[id(app)], app) for app in kept], [*problems, *repeated]
 
 
 def _update_all(

@@ -14,6 +14,8 @@ from .command import SepalCommand
 from .install import InstallCommand
 from .list import ListCommand
 from .log import LogCommand
+from .prune import PruneCommand
+from .rollback import RollbackCommand
 from .status import StatusCommand
 from .sync import SyncCommand
 
@@ -24,6 +26,8 @@ VERBS: tuple[type[SepalCommand], ...] = (
     BuildCommand,
     CancelCommand,
     LogCommand,
+    RollbackCommand,
+    PruneCommand,
     InstallCommand,
 )
 

@@ -100,6 +100,7 @@ def _kernel(stores: Stores, name: str) -> dict[str, Any]:
     document["failure"] = error_document(environment.failure) if environment.failure else None
     document["progress"] = _progress(environment)
     document["build"] = _build(environment)
+    document["rolled_back"] = environment.rolled_back
     return document
 
 
@@ -150,6 +151,9 @@ def _kernel_text(document: dict[str, Any]) -> str:
             f"  built        {_ago(build['built'])} by {build['user']} on {build['host']} with {build['engine']} in "
             f"{human_time(build['seconds'])}; {build['packages']} packages, {human_size(build['size'])}",
         ]
+    if document["rolled_back"]:
+        undo = f"jupyter sepal rollback {document['name']} --undo"
+        lines += [f"  rolled back  this is not the newest version; to use that again: {undo}"]
     if progress := document["progress"]:
         lines += [f"  progress     {progress['sentence']} ({progress['fraction']:.0%})"]
         lines += [f"  started      {_ago(progress['started'])} by {progress['user']} on {progress['host']}"]
