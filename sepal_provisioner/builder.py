@@ -27,12 +27,12 @@ from .engines.job import explain, shown
 from .envfile import fingerprint_of, read_environment_file
 from .environ import build_environment, launch_environment, look
 from .errors import BuildError, CancelledBuildError, ChangedError, NoSpaceError, SepalError
-from .files import human_size, make_folder, open_to_all, set_umask, store_error, tree_size, write_new
+from .files import human_size, make_folder, open_to_all, set_umask, store_error, sync_file_system, tree_size, write_new
 from .generation import Generation, Record
 from .index import Kernel
 from .policy import check_file, check_pinned
 from .probes import run_probes
-from .progress import Phase, Reporter
+from .progress import Phase, Reporter, read_progress
 from .request import Request, command
 from .settings import Sepal
 from .store import Store
@@ -51,11 +51,14 @@ def build(request: Request) -> Generation:
         ready = store.observe(kernel.name, kernel.fingerprint).ready
         if ready and not request.force:
             return ready
+        path = store.beside(kernel.name, kernel.fingerprint, "progress.json")
+        last = read_progress(path)
         reporter = Reporter(
-            store.beside(kernel.name, kernel.fingerprint, "progress.json"),
+            path,
             kernel.name,
             kernel.fingerprint,
             previous=_previous_seconds(store, kernel),
+            attempt=last.attempt + 1 if last and (last.error or not last.ended) else 1,
         )
         reporter.begin()
         generation: Generation | None = None
@@ -183,6 +186,7 @@ def _publish(generation: Generation, record: Record, reporter: Reporter, log: _L
     open_to_all(generation.path)
     log.line(f"# ready after {finished['seconds']} s, {finished['size']} bytes")
     log.copy(generation.marker.with_name("build.log"))
+    sync_file_system(generation.path)
     generation.publish(Record(**{**asdict(record), **finished}))
 
 

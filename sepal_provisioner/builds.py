@@ -141,20 +141,22 @@ def request_build(
         settings=settings,
         force=force,
     )
-    numbers = [g.number for g in store.generations(kernel.name) if g.fingerprint == kernel.fingerprint]
+    numbers = [g.number for g in store.complete(kernel.name) if g.fingerprint == kernel.fingerprint]
     # Our own interpreter needs more than the commands of the build do, and hands no more on.
     env = build_environment(os.environ, (*settings.build_variables, *_OUR_INTERPRETERS))
     return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else None, env=env)
 
 
 def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: Sepal, kernel: Kernel) -> None:
-    if isinstance(failure, (KilledError, ChangedError, CancelledBuildError)) or progress is None:
+    if isinstance(failure, (ChangedError, CancelledBuildError)) or progress is None:
         return
-    left = progress.ended + settings.retry_after - time.time()
+    left = progress.retry_at(settings.retry_after) - time.time()
     if left > 0:
+        ago = human_time(time.time() - (progress.ended or progress.updated))
+        times = f", for the {progress.attempt}th time in a row" if progress.attempt > 3 else ""
         failure.message += (
-            f" This is what the build {human_time(time.time() - progress.ended)} ago ended with; it is tried again in "
-            f"{human_time(left)}, or now by `jupyter sepal build {kernel.name} --force`."
+            f" This is what the build {ago} ago ended with{times}; it is tried again in {human_time(left)}, or now by "
+            f"`jupyter sepal build {kernel.name} --force`."
         )
         raise failure
 

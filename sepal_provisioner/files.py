@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import math
@@ -145,6 +146,19 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_file_system(path: Path) -> None:
+    """Bring all that was written to the file system of `path` to the disk.
+
+    A marker must not outlive what it tells of.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            ctypes.CDLL(None).syncfs(descriptor)  # Linux; os.sync would wait for every disk of the machine
+        finally:
+            os.close(descriptor)
 
 
 def write_json(path: Path, document: Any, mode: int | None = None, *, durable: bool = False) -> None:

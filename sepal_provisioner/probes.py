@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import secrets
@@ -93,8 +94,8 @@ class _Kernel:
             key=secrets.token_hex(16).encode(),
         )
         self._process = process.start(
-            [self._python, "-m", "ipykernel_launcher", "-f", connection_file],
-            env=self._env,
+            process.tied([self._python, "-m", "ipykernel_launcher", "-f", connection_file]),
+            env={**self._env, "JPY_PARENT_PID": str(os.getpid())},
             cwd=self._folder,
             output=self._output,
         )

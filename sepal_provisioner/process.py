@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import resource
 import selectors
+import shutil
 import signal
 import subprocess
 import threading
@@ -159,6 +161,21 @@ def join(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, keep: Seq
         return subprocess.Popen(list(command), stdin=subprocess.DEVNULL, env=dict(env), cwd=cwd, pass_fds=tuple(keep))
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """The command, to be killed by the system when we die, where util-linux's `setpriv` is there to ask for that."""
+    setpriv = _setpriv()
+    return [setpriv, "--pdeathsig", "KILL", "--", *command] if setpriv else list(command)
+
+
+@functools.cache
+def _setpriv() -> str | None:
+    program = shutil.which("setpriv")
+    if program is None:
+        return None
+    done = run([program, "--pdeathsig", "KILL", "--", "true"], timeout=10)
+    return program if done.code == 0 else None
 
 
 def stop(process: Process[bytes], grace: float = 5) -> None:

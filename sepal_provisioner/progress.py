@@ -19,6 +19,8 @@ from .users import current_user
 PROGRESS_LIMIT = 1_000_000  # bytes
 DETAIL_LIMIT = 20_000  # characters of a tool's own words
 WRITE_EVERY = 0.2  # seconds
+KILLED_AT_ONCE = 2
+LONGEST_WAIT = 86_400  # seconds
 
 
 class Phase(str, Enum):
@@ -52,7 +54,8 @@ _BEGINS = {
 class Progress:
     """A moment of one build. Times are seconds since the epoch, sizes bytes; a `total` of 0 is unknown.
 
-    `ended` is 0 while it runs; then `error` is the code of what went wrong, or empty.
+    `ended` is 0 while it runs; then `error` is the code of what went wrong, or empty. `attempt` counts the builds in a
+    row of this fingerprint that failed, this one included.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Progress:
     user: str = ""
     host: str = ""
     pid: int = 0
+    attempt: int = 1
     error: str = ""
     message: str = ""
     detail: str = ""
@@ -86,6 +90,14 @@ class Progress:
             within = self.bytes_done / self.bytes_total
         now = begin + (min(later, default=begin) - begin) * min(max(within, 0), 1)
         return min(max(self.reached, now), 1)
+
+    def retry_at(self, retry_after: float) -> float:
+        """When a launch may try again what failed, in seconds since the epoch: each failure in a row doubles the wait,
+        up to a day. 0 when it may at once: a build that was killed is tried twice more without waiting."""
+        if not self.ended and self.attempt <= KILLED_AT_ONCE:
+            return 0
+        wait = retry_after * 2.0 ** (min(self.attempt, 20) - 1)
+        return (self.ended or self.updated) + min(wait, max(LONGEST_WAIT, retry_after))
 
     def sentence(self) -> str:
         """`Downloading 12 of 48 packages, 31.0 MB of 120.4 MB: libgdal`."""
@@ -141,7 +153,7 @@ def read_progress(path: Path) -> Progress | None:
 class Reporter:
     """Writes a build's progress, a few times a second at most. Engines call it from any thread."""
 
-    def __init__(self, path: Path, name: str, fingerprint: str, previous: float = 0) -> None:
+    def __init__(self, path: Path, name: str, fingerprint: str, previous: float = 0, attempt: int = 1) -> None:
         now = time.time()
         self._path = path
         self._lock = threading.Lock()
@@ -153,6 +165,7 @@ class Reporter:
             started=now,
             updated=now,
             previous=previous,
+            attempt=attempt,
             user=current_user(),
             host=socket.gethostname(),
             pid=os.getpid(),

@@ -189,7 +189,8 @@ class Sepal(Configurable):
         900,
         min=0,
         help="""Seconds during which a failed build is not tried again by a launch, which shows the reason at once
-        instead. A changed environment file, or `jupyter sepal build --force`, is always tried. Default: 900.""",
+        instead; each further failure doubles them, up to a day. A changed environment file, or
+        `jupyter sepal build --force`, is always tried. Default: 900.""",
     ).tag(config=True)
 
     when_outdated = CaselessStrEnum(

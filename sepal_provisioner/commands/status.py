@@ -15,6 +15,8 @@ from .command import SepalCommand, error_document
 from .list import kernel_document
 from .table import print_table
 
+SHOWN_LINES = 30  # of a tool's own words; all of them are in the log
+
 
 class StatusCommand(SepalCommand):
     """Show the store, its catalogs and its problems, or all that is known about some kernels."""
@@ -34,7 +36,7 @@ class StatusCommand(SepalCommand):
     def run(self) -> int:
         stores, settings = self.stores(), self.settings()
         if self.extra_args:
-            documents = [_kernel(stores, name) for name in self.extra_args]
+            documents = [_kernel(stores, settings, name) for name in self.extra_args]
             if self.json:
                 self.print_json(documents)
             else:
@@ -90,14 +92,28 @@ def _print_overview(document: dict[str, Any]) -> None:
     print_table(("KERNELS", ""), [(state, str(count)) for state, count in document["kernels"].items()])
 
 
-def _kernel(stores: Stores, name: str) -> dict[str, Any]:
+def _failure(environment: Environment, settings: Sepal) -> dict[str, Any] | None:
+    progress = environment.progress
+    if environment.failure is None or progress is None:
+        return None
+    return {
+        **error_document(environment.failure),
+        "when": progress.ended or progress.updated,
+        "attempts": progress.attempt,
+        "retry_at": progress.retry_at(settings.retry_after) or None,
+        "user": progress.user,
+        "host": progress.host,
+    }
+
+
+def _kernel(stores: Stores, settings: Sepal, name: str) -> dict[str, Any]:
     _, kernel = stores.find(name)
     environment = stores.observe(kernel)
     document = kernel_document(kernel, environment)
     document["problem"] = kernel.problem or None
     document["store"] = str(environment.store.root)
     document["log"] = str(environment.store.beside(kernel.name, kernel.fingerprint, "log"))
-    document["failure"] = error_document(environment.failure) if environment.failure else None
+    document["failure"] = _failure(environment, settings)
     document["progress"] = _progress(environment)
     document["build"] = _build(environment)
     document["rolled_back"] = environment.rolled_back
@@ -159,8 +175,12 @@ def _kernel_text(document: dict[str, Any]) -> str:
         lines += [f"  started      {_ago(progress['started'])} by {progress['user']} on {progress['host']}"]
     if failure := document["failure"]:
         lines += [f"  failed       {failure['message']} [{failure['code']}]"]
-        lines += [f"               {line}" for line in failure["detail"].splitlines()]
+        lines += [f"               {line}" for line in failure["detail"].splitlines()[-SHOWN_LINES:]]
+        often = f", {failure['attempts']} times in a row" if failure["attempts"] > 1 else ""
+        lines += [f"  when         {_ago(failure['when'])} by {failure['user']} on {failure['host']}{often}"]
+        left = (failure["retry_at"] or 0) - time.time()
         lines += [f"  try again    jupyter sepal build {document['name']} --force"]
+        lines += [f"               a launch tries {f'in {human_time(left)}' if left > 0 else 'the next time'}"]
     if document["state"] in ("missing", "stale"):
         lines += [f"  build it     jupyter sepal build {document['name']}"]
     return "\n".join([*lines, f"  log          {document['log']}"])

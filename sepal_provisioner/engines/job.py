@@ -10,7 +10,7 @@ from pathlib import Path
 from ..catalog import text_without_credentials
 from ..envfile import EnvironmentFile
 from ..errors import BuildError, DownloadError, KilledError, NoSpaceError
-from ..process import Completed, follow
+from ..process import Completed, follow, tied
 from ..progress import Reporter
 from ..settings import Sepal
 
@@ -69,7 +69,7 @@ class Job:
             on_line(line)
 
         done = follow(
-            command,
+            tied(command),  # a build that was killed leaves nobody at work in its prefix
             each,
             cwd=cwd or self.folder,
             env={**self.env, **(env or {})},
