@@ -31,6 +31,7 @@ from .generation import Generation, Record
 from .index import Kernel
 from .probes import run_probes
 from .progress import Phase, Reporter, current_user
+from .provenance import write_lock
 from .request import Request, command
 from .store import Store
 
@@ -123,6 +124,7 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
     )
     facts = look(prefix, os.environ, record.facts(prefix))
     run_probes(generation.python, prefix, launch_environment(facts, os.environ), log.line)
+    write_lock(prefix, settings.channel_mirrors, request.checkout, file.lock)
     _publish(generation, record, reporter, log)
 
 

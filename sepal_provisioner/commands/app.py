@@ -11,8 +11,10 @@ from .. import __version__
 from .build import BuildCommand
 from .cancel import CancelCommand
 from .command import SepalCommand
+from .diff import DiffCommand
 from .install import InstallCommand
 from .list import ListCommand
+from .lock import LockCommand
 from .log import LogCommand
 from .status import StatusCommand
 from .sync import SyncCommand
@@ -24,6 +26,8 @@ VERBS: tuple[type[SepalCommand], ...] = (
     BuildCommand,
     CancelCommand,
     LogCommand,
+    LockCommand,
+    DiffCommand,
     InstallCommand,
 )
 
