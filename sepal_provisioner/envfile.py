@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -144,7 +145,7 @@ def _locked(checkout: Path, file: EnvironmentFile) -> EnvironmentFile:
     """An environment file with the lock that stands beside it, if one does."""
     if file.kind == "requirements":
         unused = Problem(LOCK_FILE, f"it counts only beside {CONDA_FILE}; it is ignored")
-        return replace(file, warnings=(*file.warnings, unused)) if (checkout / LOCK_FILE).exists() else file
+        return replace(file, warnings=(*file.warnings, unused)) if os.path.lexists(checkout / LOCK_FILE) else file
     lock = read_shipped_lock(checkout)
     if lock is None:
         return file

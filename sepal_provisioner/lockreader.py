@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,12 @@ _URL = re.compile(r"https://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~!+@%=,-]+){3
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[A-Za-z0-9_.!+]+-[A-Za-z0-9_.+]+\.(?:conda|tar\.bz2)\Z")
 _COMMENT = re.compile(r"#\s*(?P<kind>platform|pip|sha256):\s*(?P<rest>.*)\Z")
 _HASH = re.compile(r"(?P<sha256>[0-9a-f]{64})\s+(?P<file>\S+)\Z")
-_REMOTE = re.compile(r"(?:https|git\+https|git\+ssh)://[^/\s]+/\S+\Z")
+_REMOTE = re.compile(r"(?:https|git\+https|git\+ssh)://[A-Za-z0-9][^/\s]*/\S+\Z")
 
 
 def read_shipped_lock(checkout: Path) -> Lock | None:
     """The lock that a repository ships at its root, or None. Raises EnvironmentFileError, which names the line."""
-    if not ((checkout / LOCK_FILE).is_symlink() or (checkout / LOCK_FILE).exists()):
+    if not os.path.lexists(checkout / LOCK_FILE):
         return None
     lock = parse_lock(read_text(checkout, LOCK_FILE, LOCK_BYTES), LOCK_FILE)
     names = {package.name for package in lock.conda}
