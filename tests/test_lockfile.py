@@ -14,6 +14,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conda_package_streaming.create import anonymize, conda_builder  # type: ignore[import-untyped]
+from conda_package_streaming.extract import extract  # type: ignore[import-untyped]
 from conftest import Site, commit, mirrors
 from test_commands import document, sepal
 
@@ -351,6 +353,44 @@ def test_a_package_that_is_gone_or_another_is_refused(job: Job, mirror: str, spo
     assert job.file in caught.value.detail
     assert "secret" not in str(caught.value)
     assert not list((job.root / "prefix").glob("conda-meta/*.json"))
+
+
+def _packed_anew(job: Job, folder: Path) -> str:
+    """Pack the package again under its own name with one file changed; returns that file's path in a prefix."""
+    archive = job.site / "noarch" / job.file
+    extract(str(archive), str(folder / "tree"))
+    changed = next(path for path in (folder / "tree").rglob("*") if path.name == "Berlin")
+    place = changed.relative_to(folder / "tree").as_posix()
+    changed.write_bytes(b"changed")
+    paths = folder / "tree" / "info" / "paths.json"
+    listed = json.loads(paths.read_text())
+    for entry in listed["paths"]:
+        if entry["_path"] == place:
+            entry |= {"sha256": hashlib.sha256(b"changed").hexdigest(), "size_in_bytes": 7}
+    paths.write_text(json.dumps(listed))
+    with conda_builder(job.file.removesuffix(".conda"), str(folder)) as builder:
+        for path in sorted((folder / "tree").rglob("*")):
+            if path.is_file():
+                builder.add(str(path), path.relative_to(folder / "tree").as_posix(), filter=anonymize)
+    shutil.copy(folder / job.file, archive)
+    return place
+
+
+@pytest.mark.parametrize("known", ["md5", "sha256"])
+def test_a_cached_package_of_the_same_name_is_never_taken_instead(
+    job: Job, mirror: str, known: str, tmp_path: Path
+) -> None:
+    """The store's cache, and an index that is an old copy, hold another build of that name: the hash decides."""
+    shutil.rmtree(job.create(mirror))
+    folder = tmp_path / "anew"
+    (folder / "tree").mkdir(parents=True)
+    place = _packed_anew(job, folder)
+    digest = hashlib.new(known, (folder / job.file).read_bytes()).hexdigest()
+    url = job.lock.conda[0].url
+    job.lock = replace(job.lock, conda=(LockedPackage(url, **{known: digest}),))
+    prefix = job.create(mirror)
+    assert (prefix / place).read_bytes() == b"changed"
+    assert not (prefix / ".sepal" / "pkgs").exists()
 
 
 def test_a_channel_that_is_left_out_or_unreachable_is_told_apart(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 from rattler import Gateway, RepoDataRecord, install, solve
@@ -30,18 +31,23 @@ async def create_prefix(job: Job, request: Request) -> None:
     job.log(f"# {'locked' if job.file.lock else 'solved'}: {len(records)} packages")
     for record in sorted(records, key=lambda record: record.name.normalized):
         job.log(f"  {text_without_credentials(record.url)}")
+    # The shared cache tells packages of the same name apart by sha256 alone: with md5 it may give what it had before.
+    shared = not job.file.lock or all(record.sha256 for record in records)
+    cache = job.cache / "rattler" / "pkgs" if shared else job.prefix / ".sepal" / "pkgs"
     progress = _Installation(job.reporter, records)  # type: ignore[abstract]  # its defaults are empty, not abstract
     try:
         await install(
             records,
             job.prefix,
-            cache_dir=job.cache / "rattler" / "pkgs",
+            cache_dir=cache,
             execute_link_scripts=True,
             client=client,
             reporter=progress,
         )
     except Exception as error:  # noqa: BLE001 - py-rattler raises several unrelated classes here
         raise explain("py-rattler could not install the packages.", chain(error)) from None
+    if not shared:
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 async def _solved(job: Job, request: Request, gateway: Gateway) -> list[RepoDataRecord]:

@@ -20,8 +20,8 @@ from .locked import check_files, refuse, targets
 async def find_locked(job: Job, lock: Lock, gateway: Gateway) -> list[RepoDataRecord]:
     """The records to install, in the lock's order and with its hashes, which the download is checked against.
 
-    Nothing is solved. A package that its channel's index no longer lists (conda-forge withdraws broken ones) is still
-    taken by its URL. Raises SolveError and DownloadError.
+    Nothing is solved. A package that its channel's index does not list, or lists with other hashes, is still taken by
+    its URL (conda-forge withdraws broken ones, and an index may be an old copy). Raises SolveError and DownloadError.
     """
     found = targets(job, lock)
     check_files(job, lock)
@@ -43,12 +43,14 @@ async def find_locked(job: Job, lock: Lock, gateway: Gateway) -> list[RepoDataRe
     records: list[RepoDataRecord] = []
     faults: list[str] = []
     for package, url in found:
-        try:
-            record = listed.get(_key(url)) or await _by_url(package, url, gateway)
-        except (GatewayError, FetchRepoDataError, LookupError) as error:
-            faults.append(f"{package.file} is gone from {channel_of(package.url)}: {chain(error)}")
-            continue
-        faults += _faults(package, record)
+        record = listed.get(_key(url))
+        if record is None or _faults(package, record):  # withdrawn, or the index is an old copy
+            try:
+                record = await _by_url(package, url, gateway)
+            except (GatewayError, FetchRepoDataError, LookupError) as error:
+                faults.append(f"{package.file} can't be had from {channel_of(package.url)}: {chain(error)}")
+                continue
+            faults += _faults(package, record)
         # What the index leaves open, the lock decides: the installer then checks the download against it.
         record.md5 = bytes.fromhex(package.md5) if package.md5 else record.md5
         record.sha256 = bytes.fromhex(package.sha256) if package.sha256 else record.sha256
