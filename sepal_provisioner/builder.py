@@ -33,6 +33,7 @@ from .index import Kernel
 from .policy import check_file, check_pinned
 from .probes import run_probes
 from .progress import Phase, Reporter, read_progress
+from .provenance import write_lock
 from .request import Request, command
 from .settings import Sepal
 from .store import Store
@@ -171,6 +172,7 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
     )
     facts = look(prefix, os.environ, record.facts(prefix))
     run_probes(generation.python, prefix, launch_environment(facts, os.environ), log.line)
+    write_lock(prefix, settings.channel_mirrors, request.checkout, file.lock)
     _publish(generation, record, reporter, log)
 
 

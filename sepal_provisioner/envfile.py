@@ -1,6 +1,7 @@
 """An environment file as a value, and the fingerprint of what decides an environment's content.
 
-Two kinds: `sepal_environment.yml`, a conda environment file, and the legacy `requirements.txt`. The YAML is read as
+Two kinds: `sepal_environment.yml`, a conda environment file, which a lock may stand beside, and the legacy
+`requirements.txt`. The YAML is read as
 nodes, not as objects: every message can name its line, and an alias that unfolds into millions of entries is
 counted, not built.
 """
@@ -11,6 +12,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
@@ -23,6 +25,8 @@ import yaml
 
 from .catalog import Problem
 from .errors import EnvironmentFileError
+from .lockfile import LOCK_FILE, Lock
+from .lockreader import read_shipped_lock
 from .requirements import local_files, read_text, requirement_lines
 from .settings import Sepal
 
@@ -43,7 +47,8 @@ class EnvironmentFile:
 
     `path` is relative to the repository's root. `dependencies` are conda match specs, `pip` the lines of the pip
     section (for kind `requirements` the lines of the file itself), `files` the local files that decide what those
-    lines mean, as (path relative to the root, sha256).
+    lines mean, as (path relative to the root, sha256). `lock` is what the repository's lock says: then exactly that
+    is installed, and nothing is solved.
     """
 
     kind: str  # "conda" | "requirements"
@@ -55,6 +60,7 @@ class EnvironmentFile:
     variables: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
     warnings: tuple[Problem, ...] = ()
+    lock: Lock | None = None
 
     def names(self) -> set[str]:
         """The conda packages it asks for by name, in lower case."""
@@ -77,6 +83,8 @@ class EnvironmentFile:
             "files": sorted(self.files),
             "extra": list(extra),
         }
+        if self.lock:
+            parts["lock"] = self.lock.content()
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
@@ -96,6 +104,7 @@ class EnvironmentFile:
             variables=tuple((key, value) for key, value in document["variables"]),
             files=tuple((path, digest) for path, digest in document["files"]),
             warnings=tuple(Problem(**problem) for problem in document["warnings"]),
+            lock=Lock.from_json(document["lock"]) if document["lock"] else None,
         )
 
 
@@ -121,13 +130,28 @@ def find_environment_file(checkout: Path) -> str | None:
 
 
 def read_environment_file(checkout: Path, path: str) -> EnvironmentFile:
-    """Parse a repository's environment file and hash the local files that it refers to.
+    """Parse a repository's environment file and its lock, and hash the local files that they refer to.
 
     Raises EnvironmentFileError, which names the file and the line.
     """
     text = read_text(checkout, path)
-    parsed = parse_requirements(text, path) if path.endswith(".txt") else parse_conda(text, path)
-    return replace(parsed, files=local_files(checkout, path, parsed.pip))
+    parsed = _locked(checkout, parse_requirements(text, path) if path.endswith(".txt") else parse_conda(text, path))
+    files = dict(local_files(checkout, path, parsed.pip))
+    files |= dict(local_files(checkout, LOCK_FILE, [p.line for p in parsed.lock.pip])) if parsed.lock else {}
+    return replace(parsed, files=tuple(sorted(files.items())))
+
+
+def _locked(checkout: Path, file: EnvironmentFile) -> EnvironmentFile:
+    """An environment file with the lock that stands beside it, if one does."""
+    if file.kind == "requirements":
+        unused = Problem(LOCK_FILE, f"it counts only beside {CONDA_FILE}; it is ignored")
+        return replace(file, warnings=(*file.warnings, unused)) if os.path.lexists(checkout / LOCK_FILE) else file
+    lock = read_shipped_lock(checkout)
+    if lock is None:
+        return file
+    absent = sorted(name for name in file.names() - {package.name for package in lock.conda} if "*" not in name)
+    warning = Problem(LOCK_FILE, f"{', '.join(absent)}: asked for by {file.path}, but not in the lock; make it anew")
+    return replace(file, lock=lock, warnings=(*file.warnings, warning) if absent else file.warnings)
 
 
 def parse_conda(text: str, path: str = CONDA_FILE) -> EnvironmentFile:

@@ -73,10 +73,10 @@ def every_line(checkout: Path, path: str, lines: Iterable[str]) -> Iterator[tupl
                 pending += [(f"{relative}: line {number}", base, text) for number, text in reversed(nested)]
 
 
-def read_text(checkout: Path, relative: str) -> str:
-    """A text file of the repository. Raises EnvironmentFileError."""
+def read_text(checkout: Path, relative: str, limit: int = FILE_LIMIT) -> str:
+    """A text file of the repository, of at most `limit` bytes. Raises EnvironmentFileError."""
     try:
-        data = read_bounded(resolve_inside(checkout, relative), FILE_LIMIT)
+        data = read_bounded(resolve_inside(checkout, relative), limit)
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise EnvironmentFileError(f"{relative}: it is not UTF-8 (byte {error.start}).") from None

@@ -281,10 +281,14 @@ class Stores:
             return Environment(State.STALE, own.store, older=older)
         return own
 
+    def complete(self, name: str) -> list[Generation]:
+        """Every complete prefix of a kernel in any store, the newest first."""
+        found = [g for store in self for g in store.generations(name) if g.marker.is_file()]
+        return sorted(found, key=published, reverse=True)
+
     def newest(self, name: str) -> Generation | None:
         """The newest complete prefix of a kernel that the index no longer names: what a restart can still use."""
-        found = [g for store in self for g in store.generations(name) if g.marker.is_file()]
-        return max(found, key=published, default=None)
+        return next(iter(self.complete(name)), None)
 
     def to_build_in(self, name: str, contact: str = "") -> Store:
         """The store that a build writes. Raises StoreReadOnlyError, which says whom to ask."""

@@ -11,8 +11,10 @@ from .. import __version__
 from .build import BuildCommand
 from .cancel import CancelCommand
 from .command import SepalCommand
+from .diff import DiffCommand
 from .install import InstallCommand
 from .list import ListCommand
+from .lock import LockCommand
 from .log import LogCommand
 from .prune import PruneCommand
 from .rollback import RollbackCommand
@@ -26,6 +28,8 @@ VERBS: tuple[type[SepalCommand], ...] = (
     BuildCommand,
     CancelCommand,
     LogCommand,
+    LockCommand,
+    DiffCommand,
     RollbackCommand,
     PruneCommand,
     InstallCommand,

@@ -96,6 +96,16 @@ def shown(command: Sequence[str]) -> str:
     return shlex.join(text_without_credentials(word) for word in command)
 
 
+def chain(error: BaseException) -> str:
+    """An error and its causes, a line each: what py-rattler's errors need to say anything."""
+    texts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        texts.append(str(current) or type(current).__name__)
+        current = current.__cause__
+    return "\n".join(dict.fromkeys(texts))
+
+
 def explain(message: str, detail: str, kind: type[BuildError] = BuildError) -> BuildError | NoSpaceError:
     """The error for a tool's output: no space and an unreachable channel are told apart from its own kind."""
     clean = text_without_credentials(detail)

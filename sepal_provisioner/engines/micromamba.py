@@ -7,16 +7,20 @@ file beside the environment file, which may be read-only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 
 from ..errors import BuildError, SolveError
+from ..files import write_atomic
 from ..process import run
 from ..progress import Phase
 from ..settings import Sepal
 from .channels import conda_request
 from .job import Job, explain
+from .locked import check_files, explicit_text, verify
 from .pip import install_section
 
 _INSTALL = re.compile(r"^\s*Install:\s+(\d+) packages?", re.IGNORECASE)
@@ -46,15 +50,11 @@ def version(settings: Sepal) -> str | None:
 
 
 def create(job: Job) -> None:
-    """Create the prefix with `micromamba create`, then install the pip section."""
+    """Create the prefix with `micromamba create`, from specs or from the lock, then install the pip section."""
     found = program(job.settings)
     if found is None:
         raise BuildError("micromamba has vanished since the build began.")
-    request = conda_request(job.file, job.settings.channel_mirrors)
     command = [found, "create", "--yes", "--no-rc", "--no-pyc", "--prefix", str(job.prefix)]
-    command += ["--override-channels", "--channel-priority", "strict"]
-    for channel in request.channels:
-        command += ["--channel", channel]
     env = {name: value for name, value in job.env.items() if not name.startswith(("MAMBA_", "CONDA_"))}
     env |= {name: job.env[name] for name in job.env if name.startswith("CONDA_OVERRIDE_")}
     env |= {
@@ -76,7 +76,8 @@ def create(job: Job) -> None:
             counts["linked"] += 1
             job.reporter.update(done=counts["linked"], item=match[1])
 
-    done = job.run([*command, *request.specs], on_line, env=env)
+    with _wanted(job) as arguments:
+        done = job.run([*command, *arguments], on_line, env=env)
     if done.code:
         if _UNSOLVABLE in done.stdout:
             explanation = done.stdout.partition(_UNSOLVABLE)[2].strip()
@@ -85,4 +86,24 @@ def create(job: Job) -> None:
                 detail=explanation,
             )
         raise explain(f"micromamba could not create the environment (exit code {done.code}).", done.stdout)
+    if job.file.lock:
+        verify(job, job.file.lock)
     install_section(job)
+
+
+@contextlib.contextmanager
+def _wanted(job: Job) -> Iterator[list[str]]:
+    """What to create, as arguments: channels and specs, or the lock in a file of its own, which is never solved."""
+    if job.file.lock is None:
+        request = conda_request(job.file, job.settings.channel_mirrors)
+        channels = [word for channel in request.channels for word in ("--channel", channel)]
+        yield ["--override-channels", "--channel-priority", "strict", *channels, *request.specs]
+        return
+    check_files(job, job.file.lock)
+    explicit = job.cache / "micromamba" / f"{job.prefix.name}.explicit.txt"
+    write_atomic(explicit, explicit_text(job, job.file.lock), mode=0o600)  # mirrors may hold passwords
+    try:
+        yield ["--file", str(explicit)]
+    finally:
+        with contextlib.suppress(OSError):
+            explicit.unlink()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import PipError
+from ..lockfile import LOCK_FILE
 from ..progress import Phase
 from ..requirements import pip_target
 from .job import Job, explain
@@ -29,12 +30,15 @@ def uv_program() -> str | None:
 
 
 def install_section(job: Job) -> None:
-    """Install the file's pip lines, if it has any. Raises PipError with the installer's last lines."""
-    if job.file.pip:
+    """Install the file's pip lines, or the lock's and nothing they depend on. Raises PipError with its last lines."""
+    if job.file.lock:
+        if job.file.lock.pip:
+            install(job, [package.line for package in job.file.lock.pip], deps=False)
+    elif job.file.pip:
         install(job, job.file.pip)
 
 
-def install(job: Job, lines: Sequence[str]) -> None:
+def install(job: Job, lines: Sequence[str], *, deps: bool = True) -> None:
     """Install requirement lines into the job's prefix, run in the environment file's folder."""
     job.reporter.phase(Phase.PIP)
     requirements = job.prefix / ".sepal" / "requirements.txt"
@@ -47,6 +51,7 @@ def install(job: Job, lines: Sequence[str]) -> None:
         if uv
         else [job.python, "-m", "pip", "install", "--no-input", "--no-compile", "--progress-bar", "off"]
     )
+    command += [] if deps else ["--no-deps"]
     env = {
         "UV_CACHE_DIR": str(job.cache / "uv"),
         "PIP_CACHE_DIR": str(job.cache / "pip"),
@@ -60,8 +65,9 @@ def install(job: Job, lines: Sequence[str]) -> None:
 
     done = job.run([*command, "-r", str(requirements)], on_line, env=env)
     if done.code:
+        asking = job.file.path if deps else LOCK_FILE
         raise explain(
-            f"{tool} could not install what {job.file.path} asks for. Try the lines of its pip section by hand.",
+            f"{tool} could not install what {asking} asks for. Try its pip lines by hand.",
             done.stdout,
             PipError,
         )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from importlib import metadata
 
+from ..lockfile import LOCK_FILE
 from ..settings import Sepal
 from .channels import conda_request
 from .job import Job
+from .locked import verify
 from .pip import install_section
 
 
@@ -23,12 +25,17 @@ def version(settings: Sepal) -> str | None:
 
 
 def create(job: Job) -> None:
-    """Solve, download and link in process, then install the pip section."""
+    """Solve (or take the lock), download and link in process, then install the pip section."""
     request = conda_request(job.file, job.settings.channel_mirrors)
     job.log(f"# py-rattler {version(job.settings)}")
-    job.log(f"# channels: {' '.join(request.channels)}")
-    job.log(f"# specs: {', '.join(request.specs)}")
+    if job.file.lock:
+        job.log(f"# {LOCK_FILE}: {len(job.file.lock.conda)} conda packages, nothing is solved")
+    else:
+        job.log(f"# channels: {' '.join(request.channels)}")
+        job.log(f"# specs: {', '.join(request.specs)}")
     from .rattler_install import create_prefix
 
     asyncio.run(asyncio.wait_for(create_prefix(job, request), job.deadline()))
+    if job.file.lock:
+        verify(job, job.file.lock)
     install_section(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 from rattler import Gateway, RepoDataRecord, install, solve
@@ -12,25 +13,50 @@ from rattler.match_spec import MatchSpec
 from rattler.networking import Client
 from rattler.virtual_package import VirtualPackage, VirtualPackageOverrides
 
+from ..catalog import text_without_credentials
 from ..errors import DownloadError, SolveError
+from ..mirrors import DEFAULTS
 from ..progress import Phase, Reporter
 from .channels import Request
-from .job import Job, explain
-
-# What conda means by "defaults" on Linux and macOS; to py-rattler it would be a channel of that name.
-_DEFAULTS = ("https://repo.anaconda.com/pkgs/main", "https://repo.anaconda.com/pkgs/r")
+from .job import Job, chain, explain
+from .rattler_locked import find_locked
 
 
 async def create_prefix(job: Job, request: Request) -> None:
     """Raises SolveError, DownloadError or BuildError."""
     client = Client.default_client()
+    gateway = Gateway(cache_dir=job.cache / "rattler" / "repodata", client=client)
     job.reporter.phase(Phase.SOLVE)
+    records = await (find_locked(job, job.file.lock, gateway) if job.file.lock else _solved(job, request, gateway))
+    job.log(f"# {'locked' if job.file.lock else 'solved'}: {len(records)} packages")
+    for record in sorted(records, key=lambda record: record.name.normalized):
+        job.log(f"  {text_without_credentials(record.url)}")
+    # The shared cache tells packages of the same name apart by sha256 alone: with md5 it may give what it had before.
+    shared = not job.file.lock or all(record.sha256 for record in records)
+    cache = job.cache / "rattler" / "pkgs" if shared else job.prefix / ".sepal" / "pkgs"
+    progress = _Installation(job.reporter, records)  # type: ignore[abstract]  # its defaults are empty, not abstract
     try:
-        records = await solve(
+        await install(
+            records,
+            job.prefix,
+            cache_dir=cache,
+            execute_link_scripts=True,
+            client=client,
+            reporter=progress,
+        )
+    except Exception as error:  # noqa: BLE001 - py-rattler raises several unrelated classes here
+        raise explain("py-rattler could not install the packages.", chain(error)) from None
+    if not shared:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+async def _solved(job: Job, request: Request, gateway: Gateway) -> list[RepoDataRecord]:
+    try:
+        return await solve(
             sources=[Channel(url) for name in request.channels for url in _urls(name)],
             # Strict parsing refuses `gdal=3.8.*`, which conda and its users write every day.
             specs=[MatchSpec(spec, strict=False) for spec in request.specs],
-            gateway=Gateway(cache_dir=job.cache / "rattler" / "repodata", client=client),
+            gateway=gateway,
             virtual_packages=VirtualPackage.detect(VirtualPackageOverrides.from_env()),
         )
     except InvalidMatchSpecError as error:
@@ -43,38 +69,14 @@ async def create_prefix(job: Job, request: Request) -> None:
     except (GatewayError, FetchRepoDataError) as error:
         raise explain(
             "A channel can't be read. Check the network and the channel's name, or set c.Sepal.channel_mirrors.",
-            _chain(error),
+            chain(error),
             DownloadError,
         ) from None
-    job.log(f"# solved: {len(records)} packages")
-    for record in sorted(records, key=lambda record: record.name.normalized):
-        job.log(f"  {record.url}")
-    progress = _Installation(job.reporter, records)  # type: ignore[abstract]  # its defaults are empty, not abstract
-    try:
-        await install(
-            records,
-            job.prefix,
-            cache_dir=job.cache / "rattler" / "pkgs",
-            execute_link_scripts=True,
-            client=client,
-            reporter=progress,
-        )
-    except Exception as error:  # noqa: BLE001 - py-rattler raises several unrelated classes here
-        raise explain("py-rattler could not install the packages.", _chain(error)) from None
 
 
 def _urls(channel: str) -> tuple[str, ...]:
-    return _DEFAULTS if channel == "defaults" else (channel,)
-
-
-def _chain(error: BaseException) -> str:
-    """An error and its causes, a line each."""
-    texts: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        texts.append(str(current) or type(current).__name__)
-        current = current.__cause__
-    return "\n".join(dict.fromkeys(texts))
+    """To py-rattler, "defaults" would be a channel of that name."""
+    return DEFAULTS if channel == "defaults" else (channel,)
 
 
 class _Installation(InstallerReporter):
