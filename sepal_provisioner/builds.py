@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from . import locks, process
 from .environ import build_environment
 from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, SepalError
-from .files import human_time, make_folder, store_error
+from .files import human_time, make_folder, store_error, write_new
 from .generation import Generation
 from .index import Kernel
 from .policy import check_pinned
@@ -96,6 +97,8 @@ class Build:
         self._started += 1
         try:
             make_folder(self.log.parent)
+            with contextlib.suppress(FileExistsError):
+                write_new(self.log)
             self._child = process.spawn(command(self.request), env=self.env, output=self.log)
         except OSError as error:
             raise store_error(error, self.log) from error

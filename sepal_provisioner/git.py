@@ -130,7 +130,7 @@ class Git:
         final = self.folder
         temporary = final.with_name(f".{final.name}.tmp")  # one name, so that what a killed clone left is found
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        make_folder(temporary)
         self.folder = temporary
         try:
             self._git("init", "--quiet", "--template=")

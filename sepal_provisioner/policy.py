@@ -11,10 +11,11 @@ from .catalog import text_without_credentials, without_credentials
 from .envfile import EnvironmentFile
 from .errors import PolicyError
 from .index import Kernel
+from .lockfile import LOCK_FILE
 from .requirements import every_line
 from .settings import Sepal
 
-_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"]+")
+_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\",\]]+")
 _IN_BRACKETS = re.compile(r"\b(?:channel|url|subdir_url)\s*=\s*['\"]?([^'\",\]\s]+)")
 _INDEX_OPTION = re.compile(r"(?:-i|-f|--index-url|--extra-index-url|--find-links)(?:\s+|=|(?<=-[if]))(.+)")
 
@@ -44,13 +45,15 @@ def check_file(file: EnvironmentFile, checkout: Path, settings: Sepal) -> None:
     """
     if settings.allowed_channels:
         for channel in channels_of(file):
-            if not any(_is_or_below(channel, allowed) for allowed in settings.allowed_channels):
+            if not any(_is(channel, allowed) for allowed in settings.allowed_channels):
                 raise PolicyError(
                     f"{file.path}: the channel {text_without_credentials(channel)} is not allowed here, only "
                     f"{', '.join(settings.allowed_channels)} (c.Sepal.allowed_channels)."
                 )
     if settings.allowed_hosts:
-        for where, line in every_line(checkout, file.path, file.pip):
+        locked = [requirement.line for requirement in file.lock.pip] if file.lock else []
+        lines = (*every_line(checkout, file.path, file.pip), *every_line(checkout, LOCK_FILE, locked))
+        for where, line in lines:
             for url in _urls(line):
                 if not _below_any(url, settings.allowed_hosts):
                     raise PolicyError(
@@ -67,6 +70,7 @@ def channels_of(file: EnvironmentFile) -> Sequence[str]:
         named += [channel] if separator else []
         named += _IN_BRACKETS.findall(spec)
         named += _URL.findall(spec) if not separator else []
+    named += [package.url.rsplit("/", 2)[0] for package in file.lock.conda] if file.lock else []
     return tuple(dict.fromkeys(named))
 
 
@@ -78,9 +82,13 @@ def _urls(line: str) -> Iterable[str]:
         yield f"ssh://{scp[1]}/{scp[2]}"
 
 
-def _is_or_below(channel: str, allowed: str) -> bool:
+def _is(channel: str, allowed: str) -> bool:
     """Whether a channel is an allowed one, by name or as a URL; a label below it (`conda-forge/label/x`) is not."""
-    return channel.rstrip("/").lower() == allowed.rstrip("/").lower()
+    return _plain(channel) == _plain(allowed)
+
+
+def _plain(channel: str) -> str:
+    return re.sub(r"\Ahttps://conda\.anaconda\.org/", "", channel.rstrip("/").lower())
 
 
 def _below_any(url: str, places: Iterable[str]) -> bool:
