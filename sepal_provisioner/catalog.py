@@ -104,6 +104,12 @@ def text_without_credentials(text: str) -> str:
     return _URL_IN_TEXT.sub(lambda url: without_credentials(url[0]), text)
 
 
+def one_line(text: str) -> str:
+    """Somebody else's words as one line that may be shown: credentials gone, and what can't be shown as `\\x1b`."""
+    clean = text_without_credentials(text)
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in clean)
+
+
 def parse_catalog(data: bytes, schemes: frozenset[str]) -> Catalog:
     """Read a catalog. A bad entry becomes a Problem; raises CatalogError when there is no list of entries at all.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from .catalog import text_without_credentials, without_credentials
+from .catalog import one_line, text_without_credentials, without_credentials
 from .errors import RepositoryError
 from .process import run
 
@@ -290,4 +290,4 @@ def _reason(stderr: str) -> str:
     """The line of git's output that says what happened."""
     lines = [line for line in _clean(stderr).splitlines() if line.strip()]
     telling = [line for line in lines if re.match(r"(fatal|error|ERROR|remote):", line)]
-    return (telling or lines or ["it said nothing"])[0][:500]
+    return one_line((telling or lines or ["it said nothing"])[0][:500])

@@ -12,6 +12,7 @@ from rattler.match_spec import MatchSpec
 from rattler.networking import Client
 from rattler.virtual_package import VirtualPackage, VirtualPackageOverrides
 
+from ..catalog import text_without_credentials
 from ..errors import DownloadError, SolveError
 from ..progress import Phase, Reporter
 from .channels import Request
@@ -48,7 +49,7 @@ async def create_prefix(job: Job, request: Request) -> None:
         ) from None
     job.log(f"# solved: {len(records)} packages")
     for record in sorted(records, key=lambda record: record.name.normalized):
-        job.log(f"  {record.url}")
+        job.log(f"  {text_without_credentials(record.url)}")
     progress = _Installation(job.reporter, records)  # type: ignore[abstract]  # its defaults are empty, not abstract
     try:
         await install(
