@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +13,16 @@ from types import MappingProxyType
 
 from .catalog import one_line, text_without_credentials, without_credentials
 from .errors import RepositoryError
-from .process import run
+from .files import human_size, remove_tree
+from .process import OUTPUT_LIMIT, run
 
 # What we fetched, and what we then checked out completely. A HEAD that is neither has commits of somebody's own.
 _FETCHED = "refs/sepal/fetched"
 _SYNCED = "refs/sepal/synced"
 _WHOLE = 2**31 - 1  # the depth that git takes for all of a history, also of one that is shallow now
+FILES_LIMIT = 200_000  # files of one checkout
+BYTES_LIMIT = 10_000_000_000  # and how large they may be together
+LISTING_LIMIT = 400 * FILES_LIMIT  # bytes of a list of them
 GO_BACK = 30.0  # seconds for undoing an update that failed, which only reads what is here
 
 _FLAGS = (
@@ -38,6 +41,7 @@ _FLAGS = (
     *("-c", "core.autocrlf=false"),
     *("-c", "core.fileMode=false"),
     *("-c", "core.symlinks=true"),
+    *("-c", "core.quotePath=true"),
     *("-c", "advice.detachedHead=false"),
 )
 
@@ -110,7 +114,7 @@ class Git:
         """Fetch into a new folder and rename it into place."""
         final = self.folder
         temporary = final.with_name(f".{final.name}.tmp")  # one name, so that what a killed clone left is found
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         temporary.mkdir(parents=True)
         self.folder = temporary
         try:
@@ -120,7 +124,7 @@ class Git:
             self._checkout(source, wanted)
             os.replace(temporary, final)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
             if set_aside is not None and not final.exists():
                 os.replace(set_aside, final)
             raise
@@ -168,10 +172,14 @@ class Git:
 
     def _remove_old_locks(self) -> None:
         """Remove what a killed git left; whoever calls us holds the store's sync lock, so no other runs here."""
-        for lock in (self.folder / ".git").rglob("*.lock"):
+        pending = [self.folder / ".git"]
+        while pending:  # rglob recurses, and a submodule's name may be a thousand folders deep
             with contextlib.suppress(OSError):
-                if time.time() - lock.stat().st_mtime > self._timeout:
-                    lock.unlink()
+                for path in pending.pop().iterdir():
+                    if path.is_dir() and not path.is_symlink():
+                        pending.append(path)
+                    elif path.suffix == ".lock" and time.time() - path.lstat().st_mtime > self._timeout:
+                        path.unlink()
 
     def _remote_commit(self, source: Source) -> str:
         ref = f"refs/heads/{source.branch}" if source.branch else "HEAD"
@@ -199,6 +207,7 @@ class Git:
 
     def _checkout(self, source: Source, commit: str) -> None:
         """Check a fetched commit out, submodules included, and then say that it is complete."""
+        self._measure(source, commit)
         try:
             self._git("checkout", "--quiet", "--detach", commit, "--")
         except RepositoryError as error:
@@ -217,6 +226,17 @@ class Git:
                 self._git(*update, more=origin)
         self._git("update-ref", _SYNCED, commit)
 
+    def _measure(self, source: Source, commit: str) -> None:
+        """Refuse a commit that would fill the disk: a few kilobytes of trees can unfold into millions of files."""
+        text = self._git("ls-tree", "-r", "-l", "--full-tree", commit, limit=LISTING_LIMIT)
+        sizes = re.findall(r"^\d+ blob [0-9a-f]+ +(\d+)\t", text, re.MULTILINE)
+        size = sum(map(int, sizes))
+        if len(sizes) > FILES_LIMIT or len(text) >= LISTING_LIMIT or size > BYTES_LIMIT:
+            raise RepositoryError(
+                f"{without_credentials(source.url)} holds more than {FILES_LIMIT} files or {human_size(BYTES_LIMIT)}; "
+                "keep its data elsewhere."
+            )
+
     def _set_aside(self, aside: Path) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%S")
         aside.mkdir(parents=True, exist_ok=True)
@@ -228,13 +248,19 @@ class Git:
         raise RepositoryError(f"{aside} is full of checkouts that were set aside; look at them and remove them.")
 
     def _git(
-        self, *arguments: str, missing: Source | None = None, more: Mapping[str, str] = MappingProxyType({})
+        self,
+        *arguments: str,
+        missing: Source | None = None,
+        more: Mapping[str, str] = MappingProxyType({}),
+        limit: int = OUTPUT_LIMIT,
     ) -> str:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise RepositoryError(f"git took longer than {self._timeout:.0f} s (c.Sepal.git_timeout).")
         try:
-            done = run(["git", *_FLAGS, *arguments], cwd=self.folder, env={**self._env, **more}, timeout=left)
+            done = run(
+                ["git", *_FLAGS, *arguments], cwd=self.folder, env={**self._env, **more}, timeout=left, limit=limit
+            )
         except FileNotFoundError:
             raise RepositoryError("git is not installed; install it and sync again.") from None
         if done.timed_out:
