@@ -107,8 +107,8 @@ def text_without_credentials(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Somebody else's words as one line that may be shown: credentials gone, and what can't be shown as `\\x1b`."""
-    clean = _URL_AS_PATH.sub(r"\1", text_without_credentials(text))
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in clean)
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return _URL_AS_PATH.sub(r"\1", text_without_credentials(line))
 
 
 def parse_catalog(data: bytes, schemes: frozenset[str]) -> Catalog:

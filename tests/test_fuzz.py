@@ -272,7 +272,7 @@ def read_any(checkout: Path, name: str, data: bytes) -> EnvironmentFile | None:
         file = read_environment_file(checkout, name)
     except EnvironmentFileError as error:
         told(error)
-        assert error.message.isprintable() and not re.search(r"\w:/+u:p@", error.message)
+        assert error.message.isprintable() and not re.search(r"[A-Za-z]\w*:/+u:p@", error.message)
         return None
     finally:
         (checkout / name).unlink()
