@@ -29,7 +29,7 @@ def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
     """The logical lines of a requirements file: comments gone, continuations joined, with their line numbers."""
     pending, start = "", 0
     for number, raw in enumerate(text.splitlines(), 1):
-        line = re.sub(r"(^|\s)#.*$", "", raw).strip()
+        line = _uncommented(raw)
         start = start or number
         if line.endswith("\\"):
             pending += line[:-1].rstrip() + " "
@@ -39,6 +39,10 @@ def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
         pending, start = "", 0
     if pending.strip():
         yield start, pending.strip()
+
+
+def _uncommented(line: str) -> str:
+    return re.sub(r"(^|\s)#.*$", "", line).strip()
 
 
 def local_files(checkout: Path, path: str, lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -78,6 +82,7 @@ def _references(checkout: Path, folder: Path, line: str, where: str, included: s
 
     `included` are the files that were read already: one that includes itself a hundred times is read once.
     """
+    line = _uncommented(line)
     _refuse_hidden_option(line, where)
     option, target = pip_target(line)
     if not option or _REMOTE.match(target):
@@ -109,6 +114,7 @@ def pip_target(line: str) -> tuple[str, str]:
 
     The target of `-r` and `-c` may be a URL.
     """
+    line = _uncommented(line)
     if line.startswith("-"):
         option, values = _option(line)
         target = values[0] if values else ""
@@ -122,7 +128,8 @@ def pip_target(line: str) -> tuple[str, str]:
         bare = named[1]
     if _REMOTE.match(bare):
         return "", ""
-    local = bare.startswith(".") or "/" in bare or bare.lower().endswith(_ARCHIVES) or _is_file_url(bare)
+    plain = re.split(r"\s-", bare, maxsplit=1)[0]  # without options, which may hold slashes too
+    local = bare.startswith(".") or "/" in plain or bare.lower().endswith(_ARCHIVES) or _is_file_url(bare)
     return ("path", bare) if local else ("", "")
 
 
