@@ -22,6 +22,7 @@ _HELPER = re.compile(r"[A-Za-z0-9+.-]*::")  # git's own rule: gitremote-helpers(
 _URL_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://(?:(?!https?://)[^\s'\"<>])*")
 # A password with an unescaped `/`, `?` or `#` ends the host part too early: `https://user:pa/ss@host/name`.
 _TORN_PASSWORD = re.compile(r"\A([A-Za-z][\w+.-]*://)[^/@?#\[]*:(?!\d*(?:[/?#]|\Z))[^@]*@")
+_USER_ANYWHERE = re.compile(r"(:/+)(?!git@)[^\s/@]+@")  # also of a URL in a URL, or one that lost a slash as a path
 _BAD_BRANCH = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(/|\Z)|(\A|/)\.|[./]\Z")
 
 
@@ -102,6 +103,12 @@ def without_credentials(url: str) -> str:
 def text_without_credentials(text: str) -> str:
     """A tool's own words, with the user and password of every URL in them taken out."""
     return _URL_IN_TEXT.sub(lambda url: without_credentials(url[0]), text)
+
+
+def one_line(text: str) -> str:
+    """Somebody else's words as one line that may be shown: credentials gone, and what can't be shown as `\\x1b`."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return _USER_ANYWHERE.sub(r"\1", text_without_credentials(line))
 
 
 def parse_catalog(data: bytes, schemes: frozenset[str]) -> Catalog:

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from .catalog import Problem
+from .catalog import Problem, one_line
 from .errors import EnvironmentFileError
 from .lockfile import LOCK_FILE, Lock
 from .lockreader import read_shipped_lock
@@ -33,6 +33,8 @@ from .settings import Sepal
 CONDA_FILE = "sepal_environment.yml"
 REQUIREMENTS_FILE = "requirements.txt"
 NODE_LIMIT = 20_000
+TEXT_LIMIT = 1_000_000  # characters of all scalars, once the aliases are unfolded
+WARNING_LIMIT = 20
 C_LIMIT = 4_000  # characters; so much nesting libyaml stands
 LAYOUT = 1  # counts up when the same file must be built anew because we build differently
 
@@ -134,11 +136,14 @@ def read_environment_file(checkout: Path, path: str) -> EnvironmentFile:
 
     Raises EnvironmentFileError, which names the file and the line.
     """
-    text = read_text(checkout, path)
-    parsed = _locked(checkout, parse_requirements(text, path) if path.endswith(".txt") else parse_conda(text, path))
-    files = dict(local_files(checkout, path, parsed.pip))
-    files |= dict(local_files(checkout, LOCK_FILE, [p.line for p in parsed.lock.pip])) if parsed.lock else {}
-    return replace(parsed, files=tuple(sorted(files.items())))
+    try:
+        text = read_text(checkout, path)
+        parsed = _locked(checkout, parse_requirements(text, path) if path.endswith(".txt") else parse_conda(text, path))
+        files = dict(local_files(checkout, path, parsed.pip))
+        files |= dict(local_files(checkout, LOCK_FILE, [p.line for p in parsed.lock.pip])) if parsed.lock else {}
+        return replace(parsed, files=tuple(sorted(files.items())))
+    except EnvironmentFileError as error:  # it quotes the file, which may hold passwords and control characters
+        raise EnvironmentFileError(one_line(error.message)) from None
 
 
 def _locked(checkout: Path, file: EnvironmentFile) -> EnvironmentFile:
@@ -164,11 +169,14 @@ def parse_conda(text: str, path: str = CONDA_FILE) -> EnvironmentFile:
         hint = next((w.message for w in warnings if "`dependencies`" in w.message), "")
         raise _fault(path, root, "there is no `dependencies:` section" + (f" ({hint})" if hint else ""))
     dependencies, pip = _dependencies(sections["dependencies"], path)
+    channels = _strings(sections["channels"], path, "channels") if "channels" in sections else []
+    if wrong := next((channel for channel in channels if channel.startswith("-")), None):
+        raise _fault(path, sections["channels"], f"channels: {wrong!r} is not a channel")
     return EnvironmentFile(
         kind="conda",
         path=path,
         name=_scalar(sections["name"], path, "name") if "name" in sections else "",
-        channels=tuple(_strings(sections["channels"], path, "channels")) if "channels" in sections else (),
+        channels=tuple(channels),
         dependencies=tuple(dependencies),
         pip=tuple(pip),
         variables=tuple(_variables(sections["variables"], path)) if "variables" in sections else (),
@@ -221,13 +229,15 @@ def _load(text: str) -> yaml.Node | None:
 
 
 def _count(root: yaml.Node, path: str) -> None:
-    """Refuse a document that unfolds into more than NODE_LIMIT nodes, which aliases can do in a few lines."""
-    seen = 0
+    """Refuse a document that unfolds into more than NODE_LIMIT nodes or TEXT_LIMIT characters: aliases can do that in
+    a few lines."""
+    seen = size = 0
     pending: list[Any] = [root]
     while pending:
         node = pending.pop()
         seen += 1
-        if seen > NODE_LIMIT:
+        size += len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+        if seen > NODE_LIMIT or size > TEXT_LIMIT:
             raise _fault(path, root, "too large once its aliases are unfolded")
         if isinstance(node, yaml.MappingNode):
             pending.extend(part for pair in node.value for part in pair)
@@ -264,11 +274,11 @@ def _sections(root: yaml.MappingNode, path: str) -> tuple[dict[str, yaml.Node], 
         if key in sections:
             raise _fault(path, key_node, f"`{key}:` stands twice")
         if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.75)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            warnings.append(
-                Problem(f"line {key_node.start_mark.line + 1}", f"unknown section `{key}` is ignored{hint}")
-            )
+            if len(warnings) < WARNING_LIMIT:
+                near = difflib.get_close_matches(key[:100], _KEYS, n=1, cutoff=0.75)
+                hint = f"; did you mean `{near[0]}`?" if near else ""
+                place = f"line {key_node.start_mark.line + 1}"
+                warnings.append(Problem(place, f"unknown section `{one_line(key[:100])}` is ignored{hint}"))
             continue
         if isinstance(value, yaml.ScalarNode) and value.tag == "tag:yaml.org,2002:null":
             if key == "dependencies":

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 
 from .errors import NoSpaceError, StoreError
 
+PATH_LIMIT = 3_000  # bytes; the system's own is 4,096, with room for one more name
 FULL_DISK = {28, 122}  # ENOSPC, EDQUOT
 
 
@@ -248,6 +249,32 @@ def _entries(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield entry.path, entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder, however deep it is; what can't be removed stays, and links are not followed.
+
+    shutil's own recurses, and paths have a limit that folders below one another have not.
+    """
+    root = os.fspath(folder)
+    pending = [] if os.path.islink(root) else [root]
+    folders: list[str] = []
+    while pending:
+        current = pending.pop()
+        folders.append(current)
+        with contextlib.suppress(OSError), os.scandir(current) as entries:
+            for entry in list(entries):
+                with contextlib.suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.path)
+                    elif len(os.fsencode(entry.path)) < PATH_LIMIT:
+                        pending.append(entry.path)
+                    else:
+                        os.rename(entry.path, nearer := f"{root}/.{secrets.token_hex(8)}")
+                        pending.append(nearer)
+    for path in reversed(folders):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 def human_size(size: float) -> str:

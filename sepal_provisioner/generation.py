@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .environ import Facts
-from .files import read_json, write_atomic, write_json
+from .files import is_number, read_json, write_atomic, write_json
 
 RECORD_LIMIT = 8_000_000  # bytes
 
@@ -45,6 +46,26 @@ class Record:
         )
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_text(key) and _is_text(text) for key, text in value.items())
+
+
+_SHAPES: Mapping[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("name", "fingerprint", "engine", "commit", "repository"), _is_text),
+    **dict.fromkeys(("environment_file", "user", "host"), _is_text),
+    **dict.fromkeys(("built", "seconds", "size"), is_number),
+    **dict.fromkeys(("activation", "variables"), _are_texts),
+    "conda": lambda value: isinstance(value, bool),
+    "path": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "durations": lambda value: isinstance(value, dict) and all(map(is_number, value.values())),
+    "packages": lambda value: isinstance(value, list) and all(map(_are_texts, value)),
+}
+
+
 @dataclass(frozen=True)
 class Generation:
     """One prefix: the n-th build of a fingerprint."""
@@ -78,7 +99,10 @@ class Generation:
         document = read_json(self.marker, RECORD_LIMIT)
         if not isinstance(document, dict):
             raise ValueError(f"{self.marker}: expected an object")
-        known = {name: value for name, value in document.items() if name in Record.__dataclass_fields__}
+        known = {name: value for name, value in document.items() if name in _SHAPES}
+        for name, value in known.items():
+            if not _SHAPES[name](value):
+                raise ValueError(f"{self.marker}: {name}: unexpected {type(value).__name__}")
         try:
             return Record(**known)
         except TypeError as error:

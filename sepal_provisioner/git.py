@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from .catalog import text_without_credentials, without_credentials
+from .catalog import one_line, text_without_credentials, without_credentials
 from .errors import RepositoryError
-from .files import make_folder
-from .process import run
+from .files import human_size, make_folder, remove_tree
+from .process import OUTPUT_LIMIT, run
 
 # What we fetched, and what we then checked out completely. A HEAD that is neither has commits of somebody's own.
 _FETCHED = "refs/sepal/fetched"
 _SYNCED = "refs/sepal/synced"
 _WHOLE = 2**31 - 1  # the depth that git takes for all of a history, also of one that is shallow now
+FILES_LIMIT = 200_000  # files of one checkout
+BYTES_LIMIT = 10_000_000_000  # and how large they may be together
+LISTING_LIMIT = 400 * FILES_LIMIT  # bytes of a list of them
 GO_BACK = 30.0  # seconds for undoing an update that failed, which only reads what is here
 
 _FLAGS = (
@@ -42,6 +44,7 @@ _FLAGS = (
     *("-c", "core.autocrlf=false"),
     *("-c", "core.fileMode=false"),
     *("-c", "core.symlinks=true"),
+    *("-c", "core.quotePath=true"),
     *("-c", "advice.detachedHead=false"),
 )
 
@@ -129,7 +132,7 @@ class Git:
         """Fetch into a new folder and rename it into place."""
         final = self.folder
         temporary = final.with_name(f".{final.name}.tmp")  # one name, so that what a killed clone left is found
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         make_folder(temporary)
         self.folder = temporary
         try:
@@ -139,7 +142,7 @@ class Git:
             self._checkout(source, wanted)
             os.replace(temporary, final)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_tree(temporary)
             if set_aside is not None and not final.exists():
                 os.replace(set_aside, final)
             raise
@@ -187,12 +190,15 @@ class Git:
 
     def _remove_old_locks(self) -> None:
         """Remove what a killed git left; whoever calls us holds the store's sync lock, and every git of ours shares it,
-        so none runs here. A person's own git in a checkout is given a moment."""
-        for lock in (self.folder / ".git").rglob("*.lock"):
+        so none runs here. Where it does not, a lock gets the time that a git may take."""
+        pending = [self.folder / ".git"]
+        while pending:  # rglob recurses, and a submodule's name may be a thousand folders deep
             with contextlib.suppress(OSError):
-                if not self._keep and time.time() - lock.stat().st_mtime < self._timeout:
-                    continue
-                lock.unlink()
+                for path in pending.pop().iterdir():
+                    if path.is_dir() and not path.is_symlink():
+                        pending.append(path)
+                    elif path.suffix == ".lock" and (self._keep or time.time() - path.lstat().st_mtime > self._timeout):
+                        path.unlink()
 
     def _remote_commit(self, source: Source) -> str:
         ref = f"refs/heads/{source.branch}" if source.branch else "HEAD"
@@ -220,6 +226,7 @@ class Git:
 
     def _checkout(self, source: Source, commit: str) -> None:
         """Check a fetched commit out, submodules included, and then say that it is complete."""
+        self._measure(source, commit)
         try:
             self._git("checkout", "--quiet", "--detach", commit, "--")
         except RepositoryError as error:
@@ -238,6 +245,17 @@ class Git:
                 self._git(*update, more=origin)
         self._git("update-ref", _SYNCED, commit)
 
+    def _measure(self, source: Source, commit: str) -> None:
+        """Refuse a commit that would fill the disk: a few kilobytes of trees can unfold into millions of files."""
+        text = self._git("ls-tree", "-r", "-l", "--full-tree", commit, limit=LISTING_LIMIT)
+        sizes = re.findall(r"^\d+ blob [0-9a-f]+ +(\d+)\t", text, re.MULTILINE)
+        size = sum(map(int, sizes))
+        if len(sizes) > FILES_LIMIT or len(text) >= LISTING_LIMIT or size > BYTES_LIMIT:
+            raise RepositoryError(
+                f"{without_credentials(source.url)} holds more than {FILES_LIMIT} files or {human_size(BYTES_LIMIT)}; "
+                "keep its data elsewhere."
+            )
+
     def _set_aside(self, aside: Path) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%S")
         make_folder(aside)
@@ -249,14 +267,23 @@ class Git:
         raise RepositoryError(f"{aside} is full of checkouts that were set aside; look at them and remove them.")
 
     def _git(
-        self, *arguments: str, missing: Source | None = None, more: Mapping[str, str] = MappingProxyType({})
+        self,
+        *arguments: str,
+        missing: Source | None = None,
+        more: Mapping[str, str] = MappingProxyType({}),
+        limit: int = OUTPUT_LIMIT,
     ) -> str:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise RepositoryError(f"git took longer than {self._timeout:.0f} s (c.Sepal.git_timeout).")
         try:
             done = run(
-                ["git", *_FLAGS, *arguments], cwd=self.folder, env={**self._env, **more}, timeout=left, keep=self._keep
+                ["git", *_FLAGS, *arguments],
+                cwd=self.folder,
+                env={**self._env, **more},
+                timeout=left,
+                keep=self._keep,
+                limit=limit,
             )
         except FileNotFoundError:
             raise RepositoryError("git is not installed; install it and sync again.") from None
@@ -313,4 +340,4 @@ def _reason(stderr: str) -> str:
     """The line of git's output that says what happened."""
     lines = [line for line in _clean(stderr).splitlines() if line.strip()]
     telling = [line for line in lines if re.match(r"(fatal|error|ERROR|remote):", line)]
-    return (telling or lines or ["it said nothing"])[0][:500]
+    return one_line((telling or lines or ["it said nothing"])[0][:500])

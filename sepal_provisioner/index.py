@@ -106,6 +106,12 @@ def read_index(path: Path) -> Index:
         raise ValueError(f"{path}: {error}") from None
 
 
+def kernel_from_json(document: Any) -> Kernel:
+    """One kernel, as `asdict` gives it. Raises ValueError and TypeError for anything else."""
+    (kernel,) = _sound(_build(Kernel, [document]))
+    return kernel
+
+
 def _build(kind: Any, documents: Any) -> Iterable[Any]:
     """Values of a class from a list of objects; keys that it doesn't have are left out."""
     if not isinstance(documents, list) or not all(isinstance(document, dict) for document in documents):

@@ -49,8 +49,9 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float | None = None,
     keep: Sequence[int] = (),
+    limit: int = OUTPUT_LIMIT,
 ) -> Completed:
-    """Run a command to its end, standard input closed, both streams captured up to OUTPUT_LIMIT bytes.
+    """Run a command to its end, standard input closed, both streams captured up to `limit` bytes.
 
     After `timeout` seconds its whole process group is killed. Raises OSError when it cannot be started.
     """
@@ -60,7 +61,7 @@ def run(
         timed_out = False
         try:
             for stream, chunk in _chunks(process, tuple(kept), timeout):
-                kept[stream] += chunk[: OUTPUT_LIMIT - len(kept[stream])]
+                kept[stream] += chunk[: limit - len(kept[stream])]
         except TimeoutError:
             timed_out = True
             _kill_group(process)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import audit, locks
 from .errors import BusyError, StoreError
-from .files import tree_size
+from .files import remove_tree, tree_size
 from .generation import Generation
 from .git import Git
 from .index import Index, Kernel
@@ -213,12 +213,12 @@ def _remove(store: Store, item: Item) -> Item:
                 store.remove_leftovers(item.kernel, item.generation.fingerprint)
         elif item.kind == "package":
             with locks.exclusive(store.packages_lock, timeout=0, waiting_for="a build is running"):
-                shutil.rmtree(item.path)
+                _remove_tree(item.path)
         elif item.kind == "records":
             for what in ("log", "progress.json", "request.json"):
                 store.beside(item.kernel, item.path.name.partition(".")[0], what).unlink(missing_ok=True)
         else:
-            shutil.rmtree(item.path)
+            _remove_tree(item.path)
     except BusyError as error:
         return replace(item, remove=False, reason=f"stays: {error.message}")
     except OSError as error:
@@ -232,7 +232,13 @@ def remove_prefix(store: Store, generation: Generation) -> None:
     """Remove a prefix that no kernel runs from, marker first. Raises BusyError while one does, and OSError."""
     with locks.exclusive(generation.marker, timeout=0, waiting_for="a kernel runs from it"):
         generation.marker.unlink()
-        shutil.rmtree(generation.path)
+        _remove_tree(generation.path)
+
+
+def _remove_tree(path: Path) -> None:
+    remove_tree(path)
+    if path.exists():
+        raise OSError("it could not be removed whole")
 
 
 def _tidy(store: Store, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import SettingsError
 from .files import read_json, write_json
-from .index import Kernel
+from .index import Kernel, kernel_from_json
 from .settings import Sepal
 from .store import Store
 
@@ -44,7 +44,7 @@ class Request:
         try:
             document = read_json(path)
             return cls(
-                kernel=Kernel(**document["kernel"]),
+                kernel=kernel_from_json(document["kernel"]),
                 checkout=Path(document["checkout"]),
                 store=Path(document["store"]),
                 settings=Sepal.from_json(document["settings"]),

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from .errors import EnvironmentFileError
 from .files import read_bounded, resolve_inside
+from .projects import project_files
 
 FILE_LIMIT = 256_000  # bytes of an environment or requirements file
 REFERENCE_LIMIT = 2_000  # local files that one environment may depend on
 REFERENCE_BYTES = 200_000_000
 INCLUDE_LIMIT = 100  # requirements files that include each other
 
-_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in")
+_OPTIONS = {"--requirement": "-r", "--constraint": "-c", "--editable": "-e", "--find-links": "-f"}
+_REMOTE = re.compile(r"(?:https?|ftp|ssh|s3)://|(?:git|hg|svn|bzr)\+", re.IGNORECASE)  # else it's a path to pip
+_NAMED = re.compile(r"[A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?\s*@\s*(.+)")  # PEP 508's `name @ URL`
+_ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2")
+_EXPANDED = re.compile(r"\$\{\w+\}")  # installers put the variable's value there
 
 
 def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
     """The logical lines of a requirements file: comments gone, continuations joined, with their line numbers."""
     pending, start = "", 0
     for number, raw in enumerate(text.splitlines(), 1):
-        line = re.sub(r"(^|\s)#.*$", "", raw).strip()
+        line = _uncommented(raw)
         start = start or number
         if line.endswith("\\"):
             pending += line[:-1].rstrip() + " "
@@ -32,6 +39,10 @@ def requirement_lines(text: str) -> Iterator[tuple[int, str]]:
         pending, start = "", 0
     if pending.strip():
         yield start, pending.strip()
+
+
+def _uncommented(line: str) -> str:
+    return re.sub(r"(^|\s)#.*$", "", line).strip()
 
 
 def local_files(checkout: Path, path: str, lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -91,11 +102,16 @@ def _references(checkout: Path, folder: Path, line: str, where: str, included: s
 
     `included` are the files that were read already: one that includes itself a hundred times is read once.
     """
+    line = _uncommented(line)
+    _refuse_hidden_option(line, where)
     option, target = pip_target(line)
-    if option in ("-r", "-c"):
-        if "://" in target:
-            return
-        relative = _inside(checkout, folder / target, line, where)
+    if not option or _REMOTE.match(target):
+        return
+    if option == "-f":
+        if not _is_file_url(target):
+            _inside(checkout, folder / target, line, where)
+    elif option in ("-r", "-c"):
+        relative = _inside(checkout, folder / _local_path(target, line, where), line, where)
         if relative in included:
             return
         included.add(relative)
@@ -105,54 +121,92 @@ def _references(checkout: Path, folder: Path, line: str, where: str, included: s
         for number, nested in requirement_lines(read_text(checkout, relative)):
             # A nested `-r` is relative to its own file, a nested path to the folder the installer runs in.
             nested_option, _ = pip_target(nested)
-            base = Path(relative).parent if nested_option in ("-r", "-c") else folder
+            base = Path(relative).parent if nested_option in ("-r", "-c", "-f") else folder
             yield from _references(checkout, base, nested, f"{relative}: line {number}", included)
-    elif option in ("-e", "path"):
-        project = re.sub(r"\[[\w,.-]+\]$", "", target).removeprefix("file:")
+    else:
+        project = _local_path(re.sub(r"\[[\w,.-]+\]$", "", target), line, where)
         relative = _inside(checkout, folder / project, line, where)
-        yield from _project_files(checkout, relative, option == "-e", line, where)
+        yield from project_files(checkout, relative, option == "-e", f"{where}: {line[:200]}")
 
 
 def pip_target(line: str) -> tuple[str, str]:
-    """What a requirement line refers to locally: ("-r" | "-c" | "-e" | "path", target), or ("", "")."""
-    match = re.match(r"(-r|--requirement|-c|--constraint|-e|--editable)(?:\s+|=|(?<=-[rce]))(.+)", line)
-    if match:
-        option = {"--requirement": "-r", "--constraint": "-c", "--editable": "-e"}.get(match[1], match[1])
-        target = match[2].strip().strip("\"'")
-        if option == "-e" and ("://" in target or re.match(r"\w+\+", target)):
+    """What a requirement line refers to: ("-r" | "-c" | "-e" | "-f" | "path", target), or ("", "") for nothing local.
+
+    The target of `-r` and `-c` may be a URL.
+    """
+    line = _uncommented(line)
+    if line.startswith("-"):
+        option, values = _option(line)
+        target = values[0] if values else ""
+        if option == "-e" and (named := _NAMED.match(target)):
+            target = named[1]
+        if not option or not target or (option in ("-e", "-f") and _REMOTE.match(target)):
             return "", ""
         return option, target
     bare = line.split(";", maxsplit=1)[0].strip()
-    if bare.startswith((".", "/")) or bare.startswith("file:"):
-        return "path", bare
-    return "", ""
+    if named := _NAMED.match(bare):
+        bare = named[1]
+    if _REMOTE.match(bare):
+        return "", ""
+    plain = re.split(r"\s-", bare, maxsplit=1)[0]  # without options, which may hold slashes too
+    local = bare.startswith(".") or "/" in plain or bare.lower().endswith(_ARCHIVES) or _is_file_url(bare)
+    return ("path", bare) if local else ("", "")
 
 
-def _project_files(checkout: Path, relative: str, editable: bool, line: str, where: str) -> Iterator[str]:
-    """The files that decide what a local project installs.
+def _option(line: str) -> tuple[str, list[str]]:
+    """(the short form of the option that refers to something, or "", and all words behind it), as pip splits a line."""
+    first, *rest = _words(line) or [""]
+    if first[:2] in _OPTIONS.values():
+        return first[:2], [first[2:], *rest] if first[2:] else rest
+    name, equals, value = first.partition("=")
+    return _OPTIONS.get(name, ""), [value, *rest] if equals else rest
 
-    An editable project's code is read live from the checkout, so only its metadata counts; a project that is copied
-    counts with every file.
-    """
-    folder = checkout / relative
-    if folder.is_file():
-        yield relative
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quote that is never closed
+        return line.split()
+
+
+def _is_file_url(target: str) -> bool:
+    return target[:5].lower() == "file:"
+
+
+def _local_path(target: str, line: str, where: str) -> str:
+    """The path that a reference names, as an installer reads it."""
+    fault = ""
+    if _EXPANDED.search(target):
+        fault = "a local path may not depend on a variable"
+    elif _is_file_url(target):
+        try:
+            parts = urlsplit(target)
+            if parts.netloc in ("", "localhost"):
+                return unquote(parts.path)
+        except ValueError:
+            pass
+        fault = "this file: URL names no path in the repository"
+    if fault:
+        raise EnvironmentFileError(f"{where}: {line[:200]}: {fault}.")
+    return target
+
+
+def _refuse_hidden_option(line: str, where: str) -> None:
+    """Refuse a line in which an installer finds a local reference that `pip_target` doesn't: one behind another option
+    or abbreviated."""
+    if not line.startswith("-"):
         return
-    metadata = [name for name in _PROJECT_FILES if (folder / name).is_file()]
-    if "pyproject.toml" not in metadata and "setup.py" not in metadata:
-        raise EnvironmentFileError(
-            f"{where}: {line[:200]}: {relative} holds no Python project (neither pyproject.toml nor setup.py)."
-        )
-    if editable:
-        names = [*metadata, *sorted(path.name for path in folder.glob("*requirements*.txt"))]
-        for name in names:
-            yield _inside(checkout, Path(relative) / name, line, where)
-        return
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(checkout).parts
-        if ".git" in parts or "__pycache__" in parts or path.is_symlink() or not path.is_file():
-            continue
-        yield Path(*parts).as_posix()
+    for number, word in enumerate(_words(line)):
+        name = word.partition("=")[0]
+        if word.startswith("--"):
+            known = any(option.startswith(name) for option in _OPTIONS)
+        else:
+            known = name[:2] in _OPTIONS.values()
+        if known and (number or (word.startswith("--") and name not in _OPTIONS)):
+            raise EnvironmentFileError(f"{where}: {line[:200]}: write {name[:50]} in full and on a line of its own.")
+    option, values = _option(line)
+    if option and len(values) > 1 and not _REMOTE.match(values[0]):
+        raise EnvironmentFileError(f"{where}: {line[:200]}: {option} takes one path; quote one that holds blanks.")
 
 
 def _inside(checkout: Path, target: Path, line: str, where: str) -> str:

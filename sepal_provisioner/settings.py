@@ -220,17 +220,18 @@ class Sepal(Configurable):
 
     @validate("store")
     def _absolute_store(self, proposal: Any) -> str:
-        path = Path(proposal.value).expanduser()
+        path = _expanded(proposal.value)
         if not proposal.value or not path.is_absolute():
             raise TraitError(f"c.Sepal.store must be an absolute path, not {proposal.value!r}: prefixes embed it")
         return str(path)
 
     @validate("search_stores")
     def _absolute_stores(self, proposal: Any) -> list[str]:
-        for value in proposal.value:
-            if not Path(value).expanduser().is_absolute():
-                raise TraitError(f"c.Sepal.search_stores must hold absolute paths, not {value!r}")
-        return [str(Path(value).expanduser()) for value in proposal.value]
+        paths = [_expanded(value) for value in proposal.value]
+        for path in paths:
+            if not path.is_absolute():
+                raise TraitError(f"c.Sepal.search_stores must hold absolute paths, not {str(path)!r}")
+        return [str(path) for path in paths]
 
     @property
     def schemes(self) -> frozenset[str]:
@@ -256,3 +257,11 @@ class Sepal(Configurable):
             return cls(**known)
         except TraitError as error:
             raise SettingsError(f"The recorded settings can't be used: {error}") from None
+
+
+def _expanded(path: str) -> Path:
+    """A path with its `~` replaced, or as it is where nobody of that name is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -30,6 +30,7 @@ from .store import Store
 _GIT = re.compile(
     r"git\+(?P<url>(?:[\w+.-]+://[^/#]*/|[^:/#]+:)[^#]*?)(?:@(?P<branch>[^@:#]+))?#(?P<path>[^#]+)\Z",
 )
+_ETAG = re.compile(r"[\x21-\x7e]{1,500}\Z")  # one that no header could carry would fail every later request
 T = TypeVar("T")
 
 
@@ -83,7 +84,8 @@ def _download(url: str, copy: Path, settings: Sepal) -> tuple[bytes, str]:
     """GET with the last ETag. The time limit is for all of it: a server that drips bytes does not hold a sync up."""
     shown = without_credentials(url)
     seconds = settings.catalog_timeout
-    etag = str(_meta(copy).get("etag") or "") if copy.is_file() else ""
+    etag = _meta(copy).get("etag") if copy.is_file() else ""
+    etag = etag if isinstance(etag, str) and _ETAG.match(etag) else ""
     late = CatalogError(f"The catalog {shown} took longer than {seconds} s (c.Sepal.catalog_timeout).")
     try:
         return _in_time(lambda: _get(url, etag, seconds), seconds) or (read_bounded(copy, CATALOG_LIMIT), etag)

@@ -30,6 +30,8 @@ from .sources import fetch_catalog
 from .store import Store, make_store
 
 WRITE_EVERY = 1.0  # seconds
+PROBLEMS_LIMIT = 1_000
+PROBLEM_TEXT = 2_000  # characters
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,19 @@ class _Merge:
         listed = {kernel.name for kernel in kernels} | {app.kernel_name for _, app in self.apps}
         # A catalog that can't be read and has no copy says nothing about its kernels: they stay.
         kernels += [k for k in self.before.values() if k.catalog in self._unread and k.name not in listed]
-        return Index(time.time(), tuple(kernels), tuple(self._states), tuple(problems), self._skipped)
+        return Index(time.time(), tuple(kernels), tuple(self._states), _bounded(problems), self._skipped)
+
+
+def _bounded(problems: list[Problem]) -> tuple[Problem, ...]:
+    """As many problems as somebody may want to read, none of them a book."""
+    kept = [Problem(_cut(problem.place), _cut(problem.message)) for problem in problems[:PROBLEMS_LIMIT]]
+    if more := len(problems) - len(kept):
+        kept.append(Problem("index", f"{more} more problems are left out"))
+    return tuple(kept)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= PROBLEM_TEXT else f"{text[:PROBLEM_TEXT]}…"
 
 
 def _read_catalogs(store: Store, settings: Sepal) -> tuple[list[CatalogState], list[tuple[str, App]], list[Problem]]:
@@ -214,9 +228,10 @@ def _inspect(
         return Outcome(app, None, tuple(problems), changed)
     try:
         file = read_environment_file(checkout, path)
-    except EnvironmentFileError as error:
-        problems.append(Problem(app.id, error.message))
-        kept = replace(_described(before, app, source), problem=error.message) if before else None
+    except (EnvironmentFileError, OSError) as error:
+        words = error.message if isinstance(error, SepalError) else f"{path}: {error.strerror or error}"
+        problems.append(Problem(app.id, words))
+        kept = replace(_described(before, app, source), problem=words) if before else None
         return Outcome(app, kept, tuple(problems), changed)
     problems += [Problem(f"{app.id}: {path}: {warning.place}", warning.message) for warning in file.warnings]
     with _problem_of(app, problems):

@@ -25,6 +25,7 @@ from sepal_provisioner.files import (
     is_number,
     read_bounded,
     read_json,
+    remove_tree,
     resolve_inside,
     store_error,
     tree_size,
@@ -339,3 +340,23 @@ def test_sizes_for_people(size: float, text: str) -> None:
 def test_durations_for_people(seconds: float, text: str) -> None:
     """A duration has the two units that matter."""
     assert human_time(seconds) == text
+
+
+def test_a_folder_of_any_depth_is_removed_and_what_links_lead_to_stays(tmp_path: Path) -> None:
+    """Three thousand folders below one another, whose path no call would take, are removed; linked files are not."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", "import os\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nopen('f', 'w')"],
+        cwd=tree,
+        check=True,
+    )
+    (tree / "link").symlink_to("../kept")
+    (tmp_path / "alias").symlink_to("kept")
+    remove_tree(tree)
+    remove_tree(tmp_path / "alias")
+    remove_tree(tmp_path / "not there")
+    assert sorted(os.listdir(tmp_path)) == ["alias", "kept"]
+    assert (tmp_path / "kept" / "file").exists()

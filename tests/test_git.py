@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from conftest import commit, git
 
+from sepal_provisioner import git as git_module
 from sepal_provisioner.errors import RepositoryError
 from sepal_provisioner.git import Git, Source, Update, git_environment
 
@@ -352,6 +353,17 @@ def test_a_repository_without_commits_is_an_error(checkout: Checkout, tmp_path: 
     with pytest.raises(RepositoryError, match="has no commits"):
         checkout.update(url=f"file://{tmp_path}/empty")
     assert checkout.beside() == []
+
+
+@pytest.mark.parametrize(("name", "limit"), [("FILES_LIMIT", 2), ("BYTES_LIMIT", 1_000), ("LISTING_LIMIT", 100)])
+def test_what_would_fill_the_disk_is_not_checked_out(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, name: str, limit: int
+) -> None:
+    """A commit with more files or bytes than a checkout may have is an error, and the old checkout stays."""
+    checkout.update()
+    commit(checkout.remote, {"a": "x" * 900, "b": "x" * 900})
+    monkeypatch.setattr(git_module, name, limit)
+    intact(checkout, "keep its data elsewhere")
 
 
 def test_a_clone_that_fails_leaves_no_folder(checkout: Checkout, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ class Job:
         self.log(f"$ {shown(command)}")
 
         def each(line: str) -> None:
+            line = text_without_credentials(line)
             if logged:
                 self.log(line)
             on_line(line)

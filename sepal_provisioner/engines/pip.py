@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def install(job: Job, lines: Sequence[str], *, deps: bool = True) -> None:
 def absolute(line: str, folder: Path) -> str:
     """A requirement line with its local path made absolute: the file it goes into lies elsewhere."""
     option, target = pip_target(line)
-    if not option or "://" in target or target.startswith("file:"):
+    if not option or "://" in target or target[:5].lower() == "file:":
         return line
     path = target if target.startswith("/") else f"{folder}/{target}"
-    return path if option == "path" else f"{option} {path}"
+    return path if option == "path" else f"{option} {shlex.quote(path)}"
