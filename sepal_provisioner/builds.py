@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import locks, process
+from . import audit, locks, process
 from .environ import build_environment
-from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, SepalError
+from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, PolicyError, SepalError
 from .files import human_time, make_folder, store_error, write_new
 from .generation import Generation
 from .index import Kernel
@@ -134,9 +134,14 @@ def request_build(
         return environment.ready
     if remember_failures and environment.failure:
         _raise_if_recent(environment.failure, environment.progress, settings, kernel)
-    check_pinned(kernel, settings)
     store = stores.to_build_in(kernel.name, settings.contact)
     make_store(settings)
+    try:
+        check_pinned(kernel, settings)
+    except PolicyError as error:
+        facts = {"kernel": kernel.name, "commit": kernel.commit, "repository": kernel.repository}
+        audit.note(store.root, "build", error.code, message=error.message, **facts)
+        raise
     request = Request(
         kernel=kernel,
         checkout=source.apps / kernel.checkout,

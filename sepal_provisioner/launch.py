@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import locks
+from . import audit, locks
 from .environ import launch_environment, look
-from .errors import StoreError
+from .errors import NotTrustedError, StoreError
 from .generation import Generation
 from .settings import Sepal
 from .store import Stores
@@ -75,7 +75,12 @@ def check_trust(generation: Generation, name: str, settings: Sepal) -> None:
                 store.apps, store.apps / name.removeprefix("venv-"),
             ]  # fmt: skip
         if len(paths) > 1 or store.index_path.exists():
-            trust.check_below(store.root, paths)
+            try:
+                trust.check_below(store.root, paths)
+            except NotTrustedError as error:
+                facts = {"kernel": name, "prefix": str(generation.path), "message": error.message}
+                audit.note(Path(settings.store), "launch", error.code, **facts)
+                raise
 
 
 def ready_generation(stores: Stores, name: str) -> Generation | None:

@@ -159,6 +159,7 @@ def test_only_pinned_entries_are_built_where_a_site_wants_that(conda_site: Site)
     conda_site.sync()
     with pytest.raises(PolicyError, match=rf"pins no `commit`.*{seen}"):
         conda_site.build("venv-forest")
+    assert [line["result"] for line in audit.lines(conda_site.store.root)] == ["not-allowed"]
     conda_site.apps[0]["commit"] = seen
     conda_site.write()
     conda_site.sync()

@@ -21,7 +21,7 @@ import pytest
 from conftest import Site, mirrors
 from test_commands import sepal
 
-from sepal_provisioner import locks
+from sepal_provisioner import audit, locks
 from sepal_provisioner.builds import request_build
 from sepal_provisioner.errors import NotTrustedError, StoreReadOnlyError
 from sepal_provisioner.launch import prepare, ready_generation
@@ -186,6 +186,12 @@ def test_another_users_store_is_refused_until_it_is_trusted(store: Site, users: 
         bob.does(lambda: launch(settings))
     for words in (str(store.store.root), "mode 0755", ada.name, "c.Sepal.trusted_users"):
         assert words in caught.value.message
+    Path(settings.store).mkdir(mode=0o755)
+    os.chown(settings.store, bob.number, bob.group)
+    with pytest.raises(NotTrustedError):
+        bob.does(lambda: launch(settings))
+    (line,) = audit.lines(Path(settings.store))
+    assert (line["action"], line["result"], line["user"]) == ("launch", "not-trusted", bob.name)
     with pytest.raises(NotTrustedError):
         launch(shared_settings(store))
     trusting = shared_settings(store, trusted_users=[ada.name])
