@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -155,25 +155,39 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
 
     _compile(job)
     reporter.phase(Phase.VERIFY)
+    record = prove(generation, kernel, f"{engine} {version}", dict(file.variables), base, log.line)
+    write_lock(prefix, settings.channel_mirrors, request.checkout, file.lock)
+    _publish(generation, record, reporter, log)
+
+
+def prove(
+    generation: Generation,
+    kernel: Kernel,
+    engine: str,
+    variables: Mapping[str, str],
+    base: Mapping[str, str],
+    log: Callable[[str], None],
+) -> Record:
+    """Record what a prefix's activation sets, start a kernel in it, and run the probes. Raises ProbeError."""
+    prefix = generation.path
     activation, path = record_activation(prefix, base)
     record = Record(
         name=kernel.name,
         fingerprint=kernel.fingerprint,
-        engine=f"{engine} {version}",
-        conda=file.kind == "conda",
+        engine=engine,
+        conda=(prefix / "conda-meta").is_dir(),
         commit=kernel.commit,
         repository=kernel.repository,
         environment_file=kernel.environment_file,
         activation=activation,
         path=path,
-        variables=dict(file.variables),
+        variables=variables,
         user=current_user(),
         host=socket.gethostname(),
     )
     facts = look(prefix, os.environ, record.facts(prefix))
-    run_probes(generation.python, prefix, launch_environment(facts, os.environ), log.line)
-    write_lock(prefix, settings.channel_mirrors, request.checkout, file.lock)
-    _publish(generation, record, reporter, log)
+    run_probes(generation.python, prefix, launch_environment(facts, os.environ), log)
+    return record
 
 
 def _publish(generation: Generation, record: Record, reporter: Reporter, log: _Log) -> None:

@@ -74,6 +74,9 @@ def check_trust(generation: Generation, name: str, settings: Sepal) -> None:
                 generation.marker, generation.path / "bin", Path(generation.python),
                 store.apps, store.apps / name.removeprefix("venv-"),
             ]  # fmt: skip
+            if generation.path.is_symlink():  # adopted: what leads to it counts, too
+                real = generation.path.resolve()
+                paths += [*reversed(real.parents), real]
         if len(paths) > 1 or store.index_path.exists():
             try:
                 trust.check_below(store.root, paths)

@@ -232,7 +232,10 @@ def remove_prefix(store: Store, generation: Generation) -> None:
     """Remove a prefix that no kernel runs from, marker first. Raises BusyError while one does, and OSError."""
     with locks.exclusive(generation.marker, timeout=0, waiting_for="a kernel runs from it"):
         generation.marker.unlink()
-        _remove_tree(generation.path)
+        if generation.path.is_symlink():  # adopted: its files are not ours
+            generation.path.unlink()
+        else:
+            _remove_tree(generation.path)
 
 
 def _remove_tree(path: Path) -> None:

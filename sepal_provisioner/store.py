@@ -162,6 +162,8 @@ class Store:
         """Under the environment's lock, a prefix of this fingerprint without a marker is what a killed build left."""
         for generation in self.generations(name):
             if generation.fingerprint == fingerprint and not generation.marker.exists():
+                if generation.path.is_symlink():
+                    generation.path.unlink()
                 shutil.rmtree(generation.path, ignore_errors=True)
 
     def observe(self, name: str, fingerprint: str) -> Environment:

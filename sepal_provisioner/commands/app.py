@@ -8,6 +8,7 @@ from typing import Any
 from jupyter_core.application import JupyterApp
 
 from .. import __version__
+from .adopt import AdoptCommand
 from .build import BuildCommand
 from .cancel import CancelCommand
 from .command import SepalCommand
@@ -33,6 +34,7 @@ VERBS: tuple[type[SepalCommand], ...] = (
     RollbackCommand,
     PruneCommand,
     InstallCommand,
+    AdoptCommand,
 )
 
 

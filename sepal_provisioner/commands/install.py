@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -90,7 +92,20 @@ class InstallCommand(SepalCommand):
         except (OSError, ValueError) as error:
             raise store_error(error, folder) if isinstance(error, OSError) else StoreError(str(error)) from error
         write_json(folder / "kernel.json", installed_spec(kernel, launch_file))
+        _link(folder / "venv", store.folder(kernel.name) / "current")
         return {"name": kernel.name, "path": str(folder)}
+
+
+def _link(link: Path, target: Path) -> None:
+    """A path to the environment that never changes, for what else a site runs from it (Voilà's extensions, say).
+
+    An environment that lies there already stays.
+    """
+    if link.is_symlink() or not link.exists():
+        temporary = link.with_name(f".venv.{os.getpid()}")
+        with contextlib.suppress(OSError):
+            temporary.symlink_to(target)
+            os.replace(temporary, link)
 
 
 def installed_spec(kernel: Kernel, launch_file: Path) -> dict[str, Any]:
