@@ -609,10 +609,12 @@ def test_a_hundred_megabytes_arrive(relayed: tuple[Waiting, Client]) -> None:
 
 COUNT_INTERRUPTS = """
 import time
-seen = 0
-print("running", flush=True)
+seen, told = 0, False
 while True:
     try:
+        if not told:  # in here: from the moment at which it is read, an interrupt may come
+            told = True
+            print("running", flush=True)
         while not seen:
             time.sleep(0.01)
         time.sleep(0.5)  # a second one would come now
@@ -638,9 +640,12 @@ def test_an_interrupt_reaches_the_kernel_once(relayed: tuple[Waiting, Client], w
     cell = client.cell(COUNT_INTERRUPTS)
     interrupt(cell)
     assert text(client.finish(cell)) == "running\n1"
-    cell = client.cell("print('running', flush=True); time.sleep(600)")
-    interrupt(cell)
-    assert "KeyboardInterrupt" in text(client.finish(cell))
+    cell = client.cell("print('running', flush=True)\ntime.sleep(600)")
+    for _ in range(10):  # Python drops one that comes while it runs a finalizer, in every kernel
+        interrupt(cell)
+        with contextlib.suppress(TimeoutError):
+            assert "KeyboardInterrupt" in text(client.finish(cell, timeout=10))
+            break
     assert client.run("6 * 7") == "42"
 
 
