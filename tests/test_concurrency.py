@@ -38,6 +38,10 @@ SEEDS, STEPS = int(os.environ.get("SEPAL_TEST_SEEDS", "2")), int(os.environ.get(
 NAMES = ("venv-forest", "venv-water")
 PATIENCE = 300
 FILE = "channels: [conda-forge]\ndependencies: [python]\nvariables: {{VERSION: '{}'}}\n"
+OPERATIONS = (
+    *("build", "build", "build", "launch", "launch", "launch", "kill", "kill", "pass_time", "pass_time", "pass_time"),
+    *("sync", "sync", "prune", "roll_back", "change", "change_catalog", "end_kernel"),
+)
 PRUNE = """
 import json, sys
 from sepal_provisioner.prune import apply, plan
@@ -57,7 +61,7 @@ class ManyProcesses(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**32))
     def make(self, seed: int) -> None:
-        """A synced site with two kernels and a warm package cache."""
+        """A synced site with two kernels, one of them built, and a warm package cache."""
         self.chance = random.Random(seed)
         self.root = Path(tempfile.mkdtemp(prefix="sepal-many-"))
         self.site = Site(self.root, mirrors(PACKAGES["channel"]), {"keep_generations": 0, "min_free_space": 0})
@@ -66,6 +70,7 @@ class ManyProcesses(RuleBasedStateMachine):
         self.entries = list(self.site.apps)
         self.site.sync()
         shutil.copytree(PACKAGES["cache"], self.site.store.packages, copy_function=os.link)
+        self.site.build(NAMES[0])
         self.processes: list[subprocess.Popen[bytes]] = []
         self.held: list[tuple[Generation, int]] = []
         self.version = 0
@@ -78,26 +83,27 @@ class ManyProcesses(RuleBasedStateMachine):
         quiet = subprocess.DEVNULL
         self.processes.append(subprocess.Popen(arguments, stdout=quiet, stderr=quiet, start_new_session=True))
 
-    @rule(name=st.sampled_from(NAMES), force=st.booleans())
-    def build(self, name: str, force: bool) -> None:
+    @rule(what=st.sampled_from(OPERATIONS), name=st.sampled_from(NAMES), flag=st.booleans())
+    def do(self, what: str, name: str, flag: bool) -> None:
+        """Somebody does something: one rule for all, for hypothesis leaves some rules out of each sequence."""
+        getattr(self, f"_{what}")(name, flag)
+
+    def _build(self, name: str, force: bool) -> None:
         """Somebody builds, perhaps although it is built."""
         with contextlib.suppress(SepalError):
             asked = request_build(self.site.stores, name, self.site.settings(), force=force)
             if isinstance(asked, Build):
                 self._start(command(asked.request), "forced builds" if force else "builds")
 
-    @rule()
-    def sync(self) -> None:
+    def _sync(self, name: str, flag: bool) -> None:
         """A server syncs in the background."""
         self._start(sync.command(self.site.settings()), "syncs")
 
-    @rule()
-    def prune(self) -> None:
+    def _prune(self, name: str, flag: bool) -> None:
         """An administrator prunes."""
         self._start([sys.executable, "-c", PRUNE, json.dumps(self.site.values())], "prunes")
 
-    @rule(name=st.sampled_from(NAMES))
-    def launch(self, name: str) -> None:
+    def _launch(self, name: str, flag: bool) -> None:
         """A kernel starts; it holds its prefix until it ends."""
         with contextlib.suppress(SepalError):
             ready = ready_generation(self.site.stores, name)
@@ -108,14 +114,12 @@ class ManyProcesses(RuleBasedStateMachine):
                 done = subprocess.run([launched.python, "-c", "import ipykernel"], check=False, capture_output=True)
                 assert done.returncode == 0, (ready.path, done.stderr)
 
-    @rule()
-    def end_kernel(self) -> None:
+    def _end_kernel(self, name: str, flag: bool) -> None:
         """The kernel that runs longest ends."""
         if self.held:
             os.close(self.held.pop(0)[1])
 
-    @rule(name=st.sampled_from(NAMES))
-    def roll_back(self, name: str) -> None:
+    def _roll_back(self, name: str, flag: bool) -> None:
         """Somebody rolls back to whatever is there."""
         store = self.site.store
         with contextlib.suppress(SepalError):
@@ -124,27 +128,23 @@ class ManyProcesses(RuleBasedStateMachine):
                 store.roll_back(name, kernel.fingerprint, self.chance.choice([*complete, None]))
                 DONE["rollbacks"] += 1
 
-    @rule(name=st.sampled_from(NAMES))
-    def change(self, name: str) -> None:
+    def _change(self, name: str, flag: bool) -> None:
         """An author changes an environment file."""
         self.version += 1
         repository = self.site.repository(name.removeprefix("venv-"))
         commit(repository, {"sepal_environment.yml": FILE.format(self.version % 3)})
         DONE["changes"] += 1
 
-    @rule()
-    def change_catalog(self) -> None:
+    def _change_catalog(self, name: str, flag: bool) -> None:
         """The catalog loses an entry, or gets it back."""
         self.site.apps = self.entries[:1] if len(self.site.apps) == 2 else list(self.entries)
         self.site.write()
 
-    @rule(seconds=st.floats(0, 3))
-    def pass_time(self, seconds: float) -> None:
+    def _pass_time(self, name: str, flag: bool) -> None:
         """Time passes."""
-        time.sleep(seconds)
+        time.sleep(self.chance.uniform(0, 3))
 
-    @rule(group=st.booleans())
-    def kill(self, group: bool) -> None:
+    def _kill(self, name: str, group: bool) -> None:
         """One of the processes is killed, alone or with its children."""
         running = [process for process in self.processes if process.poll() is None]
         if running:
