@@ -63,33 +63,37 @@ def _ours(folder: Path, channel: Path) -> float:
 def _platform(folder: Path, channel: Path, pip: Mapping[str, str]) -> float:
     """Create from the file's own specs, then `pip install ipykernel`; nothing is compiled beforehand or tried out."""
     prefix, cache = folder / "prefix", folder / "cache"
-    create = _create_command(prefix, cache, channel)
+    create = create_command(prefix, cache, channel)
     install: Sequence[str | Path] = [prefix / "bin" / "pip", "install", "ipykernel"]
-    env = {
+    env = {**platform_environment(cache), **pip}
+
+    os.sync()
+    seconds = clocked(lambda: run(create, env, folder)) + clocked(lambda: run(install, env, folder))
+    run([prefix / "bin" / "python", "-c", "import ipykernel, rasterio"], env, folder)
+    return seconds
+
+
+def platform_environment(cache: Path) -> dict[str, str]:
+    """Where the platform's tools keep what they download."""
+    return {
         **os.environ,
         "MAMBA_ROOT_PREFIX": str(cache / "micromamba"),
         "CONDA_PKGS_DIRS": str(cache / "micromamba" / "pkgs"),
         "PIP_CACHE_DIR": str(cache / "pip"),
-        **pip,
     }
 
-    os.sync()
-    seconds = clocked(lambda: _run(create, env, folder)) + clocked(lambda: _run(install, env, folder))
-    _run([prefix / "bin" / "python", "-c", "import ipykernel, rasterio"], env, folder)
-    return seconds
 
-
-def _run(command: Sequence[str | Path], env: Mapping[str, str], folder: Path) -> None:
+def run(command: Sequence[str | Path], env: Mapping[str, str], folder: Path) -> None:
     """Run a command quietly; what it printed is in the error when it fails."""
     done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
 
 
-def _create_command(prefix: Path, cache: Path, channel: Path) -> Sequence[str | Path]:
+def create_command(prefix: Path, cache: Path, channel: Path, file: str = GEO_FILE) -> Sequence[str | Path]:
     """The same engine as ours takes, on the file's own specs."""
     forge = f"file://{channel / 'conda-forge'}"
-    specs = parse_conda(GEO_FILE).dependencies
+    specs = parse_conda(file).dependencies
     if micromamba := program(Sepal()):
         options = ["--yes", "--no-rc", "--no-pyc", "--override-channels", "--channel", forge]
         return [micromamba, "create", *options, "--prefix", prefix, *specs]

@@ -12,6 +12,7 @@ from pathlib import Path
 import build
 import launch
 import listing
+import prewarm
 import sync
 import waiting
 from measure import Measure, own_place, say, table
@@ -22,6 +23,7 @@ MEASURES: dict[str, Callable[[Path], Iterator[Measure]]] = {
     "launch": launch.measures,
     "build": build.measures,
     "waiting": waiting.measures,
+    "prewarm": prewarm.measures,
 }
 
 DESCRIPTION = """\
@@ -33,6 +35,7 @@ compares their medians. Times differ between machines and from minute to minute;
   launch    a ready kernel until its first answer, against a plain kernel.json            about 3 min
   build     a cold build, against creating the environment and `pip install ipykernel`    about 4 min
   waiting   a kernel without its environment, and the relay that it becomes               about 3 min
+  prewarm   twelve environments, four at a time, against one after another                about 5 min
 """
 EPILOG = """\
 The table shows medians with their quartiles, the ratio, and the bound that it must keep (`-`: for information).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -10,7 +11,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 from channel import ensure_channel
 from conftest import Site, commit, mirrors
 
-__all__ = ["GEO_FILE", "NAME", "Site", "commit", "ensure_channel", "geo_site"]
+__all__ = ["GEO_FILE", "NAME", "Site", "commit", "ensure_channel", "geo_file", "geo_site", "site_of"]
 
 NAME = "venv-geo"
 # The usual geospatial stack. `pip` is listed because conda's Python does not always bring it.
@@ -32,5 +33,20 @@ def geo_site(root: Path, channel: Path) -> Site:
     """A synced site with one kernel, `venv-geo`, that is not built: an empty store and an empty package cache."""
     site = Site(root, mirrors(channel), options={"refresh_interval": 0})
     site.add("geo", {"sepal_environment.yml": GEO_FILE})
+    site.sync()
+    return site
+
+
+def geo_file(packages: Sequence[str], name: str) -> str:
+    """An environment file with some packages and a variable of its own."""
+    lines = "".join(f"  - {package}\n" for package in ("python", "pip", *packages))
+    return f"channels:\n  - conda-forge\ndependencies:\n{lines}variables:\n  {name}: '1'\n"
+
+
+def site_of(root: Path, channel: Path, files: Sequence[str]) -> Site:
+    """A synced site with a kernel for each environment file, nothing built."""
+    site = Site(root, mirrors(channel), options={"refresh_interval": 0})
+    for number, file in enumerate(files):
+        site.add(f"app{number}", {"sepal_environment.yml": file})
     site.sync()
     return site

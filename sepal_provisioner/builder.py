@@ -36,7 +36,7 @@ from .progress import Phase, Reporter, read_progress
 from .provenance import write_lock
 from .request import Request, command
 from .settings import Sepal
-from .store import Store
+from .store import BYTECODE, Store
 from .trust import Trust
 from .users import current_user
 
@@ -218,7 +218,7 @@ def _compile(job: engines.Job) -> None:
             done += int(line.rsplit(maxsplit=1)[-1])
             job.reporter.update(done=done)
 
-    command = [job.python, "-I", "-S", bytecode.__file__, str(job.prefix / "lib")]
+    command = [job.python, "-I", "-S", bytecode.__file__, str(job.prefix / "lib"), str(job.cache / BYTECODE)]
     result = job.run(command, on_line, cwd=job.prefix, logged=False)
     if result.code:
         raise explain("The environment's modules could not be byte-compiled.", result.stdout)

@@ -20,7 +20,7 @@ from .generation import Generation
 from .git import Git
 from .index import Index, Kernel
 from .settings import Sepal
-from .store import Store, published
+from .store import BYTECODE, Store, published
 from .uses import last_use
 
 CACHES = ("rattler/pkgs", "micromamba/pkgs")  # below the store's `pkgs`: a folder for each package
@@ -31,7 +31,7 @@ UNNAMED = "no catalog names it"
 class Item:
     """One thing in a store. `size` in bytes: what is its own, or shared only with what goes too and comes later.
 
-    `kind` is prefix, leftover, records, checkout, aside or package. `last_used` is 0 where nobody knows.
+    `kind` is prefix, leftover, records, checkout, aside, package or bytecode. `last_used` is 0 where nobody knows.
     """
 
     kind: str
@@ -55,7 +55,12 @@ def plan(store: Store, settings: Sepal) -> list[Item]:
         raise StoreError(f"Nothing is pruned: {error}. Run `jupyter sepal sync` first.") from None
     if not index.written:
         raise StoreError(f"Nothing is pruned: {store.root} has no index. Run `jupyter sepal sync` first.")
-    items = [*_environments(store, index, settings), *_checkouts(store, index, settings), *_packages(store)]
+    items = [
+        *_environments(store, index, settings),
+        *_checkouts(store, index, settings),
+        *_packages(store),
+        *_bytecode(store),
+    ]
     return _measured(items)
 
 
@@ -70,7 +75,7 @@ def apply(store: Store, items: Iterable[Item]) -> Iterator[Item]:
         for item in items:
             if item.remove:
                 done = _remove(store, item)
-                if done.remove and item.kind != "package":
+                if done.remove and item.kind not in ("package", "bytecode"):
                     audit.note(store.root, "remove", "ok", kind=item.kind, path=str(item.path), reason=item.reason)
                 yield done
 
@@ -167,6 +172,24 @@ def _packages(store: Store) -> Iterator[Item]:
                 yield Item("package", path, True, "no prefix uses it")
 
 
+def _bytecode(store: Store) -> Iterator[Item]:
+    """The compiled modules that no prefix shares any more, as one item."""
+    folder = store.packages / BYTECODE
+    if next(_unlinked(folder), None) is not None:
+        busy = locks.shared(store.packages_lock)
+        reason = "a build is running" if busy else "compiled modules that no prefix shares"
+        yield Item("bytecode", folder, not busy, reason)
+
+
+def _unlinked(folder: Path) -> Iterator[str]:
+    for place, _, files in os.walk(folder):
+        for name in files:
+            path = os.path.join(place, name)
+            with contextlib.suppress(OSError):
+                if os.lstat(path).st_nlink == 1:
+                    yield path
+
+
 def _has_links(folder: Path) -> bool:
     """Whether any file below a folder has another name somewhere."""
     for place, folders, files in os.walk(folder):
@@ -186,6 +209,8 @@ def _measured(items: list[Item]) -> list[Item]:
 
 
 def _size(path: Path, seen: set[tuple[int, int]]) -> int:
+    if path.name == BYTECODE:
+        return sum(os.lstat(file).st_blocks * 512 for file in _unlinked(path))
     if path.is_dir():
         return tree_size(path, seen)
     with contextlib.suppress(OSError):
@@ -214,6 +239,10 @@ def _remove(store: Store, item: Item) -> Item:
         elif item.kind == "package":
             with locks.exclusive(store.packages_lock, timeout=0, waiting_for="a build is running"):
                 _remove_tree(item.path)
+        elif item.kind == "bytecode":
+            with locks.exclusive(store.packages_lock, timeout=0, waiting_for="a build is running"):
+                for path in _unlinked(item.path):
+                    os.unlink(path)
         elif item.kind == "records":
             for what in ("log", "progress.json", "request.json"):
                 store.beside(item.kernel, item.path.name.partition(".")[0], what).unlink(missing_ok=True)

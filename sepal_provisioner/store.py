@@ -41,6 +41,8 @@ from .users import user_name
 
 PREFIX_LIMIT = 240  # bytes: conda packages reserve 255 for the prefix, and paths below it need their room
 
+BYTECODE = "bytecode"  # below the package caches: compiled modules that prefixes share
+
 _ROLLBACK = "rollback.json"
 _GENERATION = re.compile(r"([0-9a-f]{16})-([1-9][0-9]{0,5})\Z")
 

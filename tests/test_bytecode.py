@@ -17,7 +17,8 @@ from sepal_provisioner import bytecode
 
 def compile_tree(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the script as a build does."""
-    command = [sys.executable, "-I", "-S", bytecode.__file__, str(folder)]
+    cache = folder.parent / f"{folder.name}-cache"
+    command = [sys.executable, "-I", "-S", bytecode.__file__, str(folder), str(cache)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -91,3 +92,29 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
         subprocess.run(["umount", small], check=True)
     assert done.returncode == 1
     assert re.search(r"module\d+\.py: No space left on device", done.stderr)
+
+
+def test_prefixes_share_what_was_compiled(tmp_path: Path) -> None:
+    """The same module in another prefix gets a link to the bytecode of the first, and Python runs it under its own path;
+    the same content of another time is compiled anew."""
+    source = "import sys\ndef where():\n    return sys._getframe().f_code.co_filename\nprint(where())\n"
+    cache = tmp_path / "cache"
+    for name, moment in (("one", 1_000_000_000), ("two", 1_000_000_000), ("three", 1_100_000_000)):
+        module = tmp_path / name / "module.py"
+        module.parent.mkdir()
+        module.write_text(source)
+        os.utime(module, (moment, moment))
+        command = [sys.executable, "-I", "-S", bytecode.__file__, str(module.parent), str(cache)]
+        subprocess.run(command, check=True, capture_output=True)
+        loads = [
+            sys.executable,
+            "-I",
+            "-v",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(module.parent)!r}); import module",
+        ]
+        seen = subprocess.run(loads, capture_output=True, text=True, check=True)
+        assert seen.stdout == f"{module}\n" and f"{cached(module)} matches" in seen.stderr
+    inodes = [cached(tmp_path / name / "module.py").stat().st_ino for name in ("one", "two", "three")]
+    assert inodes[0] == inodes[1] != inodes[2]
+    assert len(list(cache.rglob("*.pyc"))) == 2

@@ -75,8 +75,12 @@ def _document(item: Item) -> dict[str, Any]:
 
 def _row(item: Item, planned: bool) -> tuple[str, ...]:
     used = f"{human_time(max(0, time.time() - item.last_used))} ago" if item.last_used else ""
-    what = f"{item.kernel} {item.path.name}" if item.kind != "checkout" else f"apps/{item.path.name}"
+    what = f"{item.kernel} {item.path.name}" if item.kernel and item.kind != "checkout" else _below(item)
     return (_verb(item.remove, planned), human_size(item.size), used, what, item.reason)
+
+
+def _below(item: Item) -> str:
+    return f"{item.path.parent.name}/{item.path.name}"
 
 
 def _package_rows(items: list[Item], planned: bool) -> list[tuple[str, ...]]:
