@@ -1,7 +1,7 @@
-"""Twelve environments that have most packages in common: `jupyter sepal build --all --jobs=4` against one after another.
+"""Twelve environments that have most packages in common: `jupyter sepal build --all --jobs=4` against a loop.
 
-The reference is what a script in a loop does: create each environment from its file, then install ipykernel with its pip,
-with the engine's package cache and pip's shared by all. Both sides begin with empty caches.
+The reference is what a script in a loop does: create each environment from its file, then install ipykernel with its
+pip, with the engine's package cache and pip's shared by all. Both sides begin with empty caches.
 """
 
 from __future__ import annotations
