@@ -95,8 +95,8 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
 
 def test_prefixes_share_what_was_compiled(tmp_path: Path) -> None:
-    """The same module in another prefix gets a link to the bytecode of the first, and Python runs it under its own path;
-    the same content of another time is compiled anew."""
+    """The same module in another prefix gets a link to the bytecode of the first, and Python runs it under its own
+    path; the same content of another time is compiled anew."""
     source = "import sys\ndef where():\n    return sys._getframe().f_code.co_filename\nprint(where())\n"
     cache = tmp_path / "cache"
     for name, moment in (("one", 1_000_000_000), ("two", 1_000_000_000), ("three", 1_100_000_000)):
