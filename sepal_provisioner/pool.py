@@ -10,7 +10,7 @@ from enum import Enum
 
 from .builds import Build, request_build
 from .errors import SepalError
-from .files import human_time
+from .files import human_size
 from .generation import Generation
 from .progress import Progress
 from .settings import Sepal
@@ -64,7 +64,7 @@ class Row:
         if self.result and self.result.error:
             return f"{self.result.error.code}: {self.result.error.message}"
         if self.result:
-            return f"took {human_time(self.seconds)}" if self.result.built else "was ready"
+            return human_size(self.result.size) if self.result.built else "was ready"
         return self.progress.sentence() if self.progress else ""
 
 

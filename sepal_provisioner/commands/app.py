@@ -20,12 +20,14 @@ from .prune import PruneCommand
 from .rollback import RollbackCommand
 from .status import StatusCommand
 from .sync import SyncCommand
+from .watch import WatchCommand
 
 VERBS: tuple[type[SepalCommand], ...] = (
     SyncCommand,
     ListCommand,
     StatusCommand,
     BuildCommand,
+    WatchCommand,
     CancelCommand,
     LogCommand,
     LockCommand,

@@ -137,15 +137,16 @@ def _report(results: Sequence[Result]) -> None:
     for result in ordered:
         took = human_time(result.seconds) if result.built else ""
         size = human_size(result.size) if result.size else ""
-        why = f"[{result.error.code}] {result.error.message.splitlines()[0]}" if result.error else ""
         state = "failed" if result.error else "ready" if result.built else "was ready"
-        rows.append((result.name, state, took, size, why))
+        rows.append((result.name, state, took, size))
     print()
-    print_table(("KERNEL", "RESULT", "TOOK", "SIZE", "WHY"), rows)
-    failures = [result.name for result in ordered if result.error]
+    print_table(("KERNEL", "RESULT", "TOOK", "SIZE"), rows)
+    failures = [(result.name, result.error) for result in ordered if result.error]
     print(f"{len(results) - len(failures)} ready, {len(failures)} failed")
+    for name, error in failures:
+        print(f"{name}: [{error.code}] {error.message.splitlines()[0]}")
     if failures:
-        print(f"more: jupyter sepal log {failures[0]}")
+        print(f"All of it: jupyter sepal log {failures[0][0]}")
     sys.stdout.flush()
 
 

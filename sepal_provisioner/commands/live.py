@@ -39,12 +39,12 @@ def _table(rows: Sequence[Row], room: int) -> Table:
     table.add_column("ELAPSED", no_wrap=True, justify="right")
     table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
     for row in rows[:room]:
-        begun = row.step is not Step.WAITING
+        drawn = row.step in (Step.RUNNING, Step.READY)
         table.add_row(
             Text(row.name),
             Text(row.step.value, style=STYLES[row.step]),
-            ProgressBar(total=1.0, completed=row.fraction, width=BAR_WIDTH) if begun else "",
-            f"{row.fraction:.0%}" if begun else "",
+            ProgressBar(total=1.0, completed=row.fraction, width=BAR_WIDTH) if drawn else "",
+            f"{row.fraction:.0%}" if drawn else "",
             human_time(row.seconds) if row.seconds else "",
             Text(row.sentence()),
         )
