@@ -42,8 +42,18 @@ def check_engines(settings: Sepal) -> Iterator[Finding]:
     """Is there something that creates conda environments, and is it what the settings ask for?"""
     versions = {name: engine.version(settings) for name, engine in ENGINES.items()}
     for name, version in versions.items():
-        what = version if version and version.startswith((name, "Python")) else f"{name} {version or 'is not found'}"
-        yield Finding("engines", Level.OK if version else Level.INFO, what)
+        if version:
+            yield Finding("engines", Level.OK, version if version.startswith((name, "Python")) else f"{name} {version}")
+        elif name == "uv":
+            yield Finding(
+                "engines",
+                Level.WARNING,
+                f"neither uv nor {settings.interpreter} runs",
+                "no requirements.txt environment can be built on this machine",
+                "pip install 'sepal-provisioner[uv]', or correct c.Sepal.requirements_python.",
+            )
+        else:
+            yield Finding("engines", Level.INFO, f"{name} is not found", "one conda engine is enough")
     wanted = ["micromamba", "rattler"] if settings.engine == "auto" else [settings.engine]
     if not any(versions[name] for name in wanted):
         yield Finding(

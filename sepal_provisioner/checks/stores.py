@@ -6,10 +6,12 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from .. import locks
 from ..errors import NotTrustedError, SepalError
 from ..files import human_time
+from ..index import Index
 from ..settings import Sepal
 from ..store import PREFIX_LIMIT, Store, Stores
 from ..trust import Trust
@@ -96,13 +98,21 @@ def _check_content(store: Store, settings: Sepal) -> Iterator[Finding]:
         "changes of the catalogs and repositories since then are not seen" if late else "",
         "Run `jupyter sepal sync`, or `jupyter sepal watch` as a service." if late else "",
     )
-    folders = [store.folder(kernel.name) for kernel in index.kernels]
     try:
-        Trust.of(settings).check_below(store.root, [store.index_path, store.apps, store.folder("any").parent, *folders])
+        Trust.of(settings).check_below(store.root, _trusted_paths(store, index))
     except NotTrustedError as error:
         yield Finding("store", Level.PROBLEM, error.message, "no kernel is launched from it", "As it says.")
     else:
         yield Finding("store", Level.OK, f"{store.root}: nobody else could have written it")
+
+
+def _trusted_paths(store: Store, index: Index) -> Iterator[Path]:
+    """What leads to a kernel's code, as launches look at it."""
+    yield from (store.index_path, store.apps, store.folder("any").parent)
+    for kernel in index.kernels:
+        yield from (store.apps / kernel.checkout, store.folder(kernel.name))
+        if ready := store.observe(kernel.name, kernel.fingerprint).ready:
+            yield from (ready.path, ready.marker.parent, ready.marker, ready.path / "bin", Path(ready.python))
 
 
 def _check_lock(store: Store) -> Iterator[Finding]:
