@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+PATIENCE = 5  # seconds for a manager that is slow to read
+
 
 class Notifier:
     """Tells the service manager how it goes; where there is none, it tells nobody."""
@@ -22,6 +24,7 @@ class Notifier:
         """Send lines such as `READY=1` or `STATUS=…`. A manager that does not listen is no reason to fail."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+                channel.settimeout(PATIENCE)
                 channel.connect(self._address)
                 channel.sendall("\n".join(lines).encode())
 

@@ -39,8 +39,8 @@ class Step(str, Enum):
     """Where one of the builds that were asked for stands. The value is what people read."""
 
     RUNNING = "building"
-    WAITING = "waiting"
     FAILED = "failed"
+    WAITING = "waiting"
     READY = "ready"
 
 
@@ -110,13 +110,12 @@ class Pool:
         return ended
 
     def rows(self, done: Iterable[Result] = ()) -> list[Row]:
-        """What runs, then what waits, then of what is `done` the failures and what is ready."""
+        """What runs, what has failed of those that are `done`, what waits, and what is ready, in this order."""
         now = time.time()
-        rows = [Row(name, Step.RUNNING, b.progress, now - b.began) for name, b in self._running.items()]
-        rows += [Row(name, Step.WAITING) for name in self._waiting]
-        ended = sorted(done, key=lambda result: result.error is None)
-        rows += [Row(r.name, Step.FAILED if r.error else Step.READY, None, r.seconds, r) for r in ended]
-        return rows
+        ended = [Row(r.name, Step.FAILED if r.error else Step.READY, None, r.seconds, r) for r in done]
+        running = [Row(name, Step.RUNNING, b.progress, now - b.began) for name, b in self._running.items()]
+        waiting = [Row(name, Step.WAITING) for name in self._waiting]
+        return sorted((*running, *waiting, *ended), key=lambda row: list(Step).index(row.step))
 
     def _begin(self, name: str) -> Result | None:
         try:

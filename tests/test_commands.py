@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ from conftest import Site
 
 from sepal_provisioner.commands.app import VERBS
 from sepal_provisioner.commands.command import SepalCommand
+from sepal_provisioner.pool import Row, Step
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 BROKEN = "channels: [conda-forge]\ndependencies: [python, broken-dep]\n"
@@ -124,6 +126,17 @@ def test_a_table_on_a_terminal(conda_site: Site) -> None:
     os.close(ours)
     text = drawn.decode(errors="replace")
     assert "venv-one" in text and "━" in text and "Compiling" in text and "waiting" in text
+
+
+def test_a_table_is_never_longer_than_the_screen() -> None:
+    """What does not fit is counted in its last line, and a name that looks like markup is shown as it is."""
+    console = pytest.importorskip("rich.console").Console(width=100, record=True, file=io.StringIO())
+    from sepal_provisioner.commands.live import _table
+
+    rows = [Row("venv-[red]", Step.RUNNING, None, 3), *(Row(f"venv-{n}", Step.WAITING) for n in range(8))]
+    console.print(_table(rows, 90, 4))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 6 and "venv-[red]" in lines[1] and "… 5 more" in lines[5] and "5 waiting" in lines[5]
 
 
 @pytest.mark.parametrize(

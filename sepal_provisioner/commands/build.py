@@ -85,7 +85,10 @@ class BuildCommand(SepalCommand):
     def _names(self) -> list[str]:
         stores = self.stores()
         if self.all:
-            return [kernel.name for _, kernel in stores.kernels()]
+            names = [kernel.name for _, kernel in stores.kernels()]
+            if not names:
+                self.say("No kernels are known. `jupyter sepal sync` reads the catalogs.")
+            return names
         if not self.extra_args:
             raise SettingsError("Name the kernels to build, or say --all. `jupyter sepal list` shows them.")
         return list(dict.fromkeys(stores.find(name)[1].name for name in self.extra_args))

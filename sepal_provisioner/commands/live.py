@@ -16,6 +16,7 @@ from ..pool import Row, Step
 
 STYLES = {Step.RUNNING: "cyan", Step.WAITING: "dim", Step.FAILED: "red", Step.READY: "green"}
 BAR_WIDTH = 16
+MARGIN = 3  # columns: a terminal's `^C` behind a full line would take a line of its own, and the table would not vanish
 FRAME = 3  # lines of a terminal that are not rows: the head, what is left out, the cursor's
 
 
@@ -27,11 +28,13 @@ def live_table() -> Iterator[Callable[[Sequence[Row]], None]]:
     """
     console = Console(stderr=True)
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
-        yield lambda rows: live.update(_table(rows, max(1, console.height - FRAME)), refresh=True)
+        yield lambda rows: live.update(
+            _table(rows, console.width - MARGIN, max(1, console.height - FRAME)), refresh=True
+        )
 
 
-def _table(rows: Sequence[Row], room: int) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, expand=True, header_style="bold")
+def _table(rows: Sequence[Row], width: int, room: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, width=width, header_style="bold")
     table.add_column("KERNEL", no_wrap=True, max_width=32, overflow="ellipsis")
     table.add_column("STATE", no_wrap=True)
     table.add_column("", width=BAR_WIDTH, no_wrap=True)
