@@ -13,6 +13,8 @@
     │   └── NotTrustedError     not-trusted             7   correct who may write the store
     ├── BusyError               busy                    8   wait for whoever holds the lock
     ├── PolicyError             not-allowed             9   ask the administrator, or change the repository
+    ├── CommandError            command-not-found       127 correct the command that was to be run
+    │   └── NotRunnableError    command-not-runnable    126 make the command executable
     └── BuildError              build-failed            10  read the log
         ├── NoEngineError       no-engine               11  install an engine
         ├── SolveError          unsolvable              12  relax the match specs
@@ -115,6 +117,18 @@ class PolicyError(SepalError):
     """The site's settings don't allow it."""
 
     code, exit_code = "not-allowed", 9
+
+
+class CommandError(SepalError):
+    """The command that was to be run in an environment is not there; shells end with the same exit code."""
+
+    code, exit_code = "command-not-found", 127
+
+
+class NotRunnableError(CommandError):
+    """The command that was to be run in an environment is there, but can't be run."""
+
+    code, exit_code = "command-not-runnable", 126
 
 
 class BuildError(SepalError):

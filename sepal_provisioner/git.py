@@ -297,6 +297,15 @@ class Git:
         return done.stdout
 
 
+def version() -> str:
+    """git's version, such as `2.39.5`; empty where it is not found or does not run. For `jupyter sepal doctor`."""
+    try:
+        done = run(["git", "--version"], timeout=30)
+    except OSError:
+        return ""
+    return done.stdout.strip().removeprefix("git version ") if not done.code else ""
+
+
 def git_environment(schemes: frozenset[str], base: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment that git runs in: never asks, speaks English, and is in nobody else's repository."""
     env = dict(os.environ if base is None else base)

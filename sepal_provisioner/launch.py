@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import audit, locks
-from .environ import launch_environment, look
+from .environ import Decision, decide, launch_environment, look
 from .errors import NotTrustedError, StoreError
 from .generation import Generation
 from .settings import Sepal
@@ -54,10 +54,29 @@ def prepare(generation: Generation, name: str, base: Mapping[str, str], settings
     except OSError as error:
         _log.warning("No lock on %s (%s): nothing keeps it from being removed", generation.path, error.strerror)
         lock = -1
-    kept = (*settings.keep_variables.get("*", ()), *settings.keep_variables.get(name, ()))
     facts = look(generation.path, base, record.facts(generation.path))
     note_use(generation, settings)
-    return Launch(generation, generation.python, launch_environment(facts, base, kept), lock)
+    return Launch(generation, generation.python, launch_environment(facts, base, _kept(name, settings)), lock)
+
+
+def explain(generation: Generation, name: str, base: Mapping[str, str], settings: Sepal) -> tuple[Decision, ...]:
+    """Why each variable that a launch decides has its value: for each one the decision that counts, in order.
+
+    For `jupyter sepal env`. Raises StoreError and NotTrustedError, as `prepare` does.
+    """
+    check_trust(generation, name, settings)
+    try:
+        record = generation.record()
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{error}. Build it again: jupyter sepal build {name} --force") from error
+    facts = look(generation.path, base, record.facts(generation.path))
+    last = {decision.variable: decision for decision in decide(facts, base, _kept(name, settings))}
+    return tuple(last.values())
+
+
+def _kept(name: str, settings: Sepal) -> tuple[str, ...]:
+    """The variables that an administrator lets a kernel inherit as they are."""
+    return (*settings.keep_variables.get("*", ()), *settings.keep_variables.get(name, ()))
 
 
 def check_trust(generation: Generation, name: str, settings: Sepal) -> None:

@@ -205,7 +205,9 @@ def end(pid: int, module: str) -> None:
 
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Replace this process by a command. Descriptors marked inheritable stay open in it."""
+    """Replace this process by a command. Descriptors marked inheritable stay open in it. Raises OSError."""
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and a command would go on doing so
+        signal.signal(signum, signal.SIG_DFL)
     os.execve(command[0], list(command), dict(env))
 
 

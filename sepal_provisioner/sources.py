@@ -126,6 +126,32 @@ def _get(url: str, etag: str, seconds: float) -> tuple[bytes, str] | None:
         raise
 
 
+def reachable(url: str, seconds: float) -> str:
+    """Why a `file://` or http(s) URL can't be read, or nothing. For `jupyter sepal doctor`."""
+    parts = urllib.parse.urlsplit(url)
+    try:
+        if parts.scheme == "file":
+            with Path(urllib.parse.unquote(parts.path)).open("rb") as stream:
+                return "" if stream.read(1) else "it is empty"
+        if parts.scheme not in ("http", "https"):
+            return f"{parts.scheme or 'no scheme'} is neither file nor http(s)"
+        request = urllib.request.Request(without_credentials(url), headers={"User-Agent": "sepal_provisioner"})  # noqa: S310
+        for name, value in _authorization(url).items():
+            request.add_unredirected_header(name, value)
+        return _in_time(lambda: _first_byte(request, seconds), seconds)
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code} {error.reason}"
+    except (TimeoutError, concurrent.futures.TimeoutError):
+        return f"no answer within {seconds:.0f} s"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return _words(error)
+
+
+def _first_byte(request: urllib.request.Request, seconds: float) -> str:
+    with urllib.request.urlopen(request, timeout=seconds) as response:  # noqa: S310 - only http(s) comes here
+        return "" if response.read(1) else "it is empty"
+
+
 def _in_time(work: Callable[[], T], seconds: float) -> T:
     """What `work` gives. Raises what it raises, and TimeoutError when it takes longer.
 

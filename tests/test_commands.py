@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,10 @@ from typing import Any
 
 import pytest
 from conftest import Site
+
+from sepal_provisioner.commands.app import VERBS
+from sepal_provisioner.commands.command import SepalCommand
+from sepal_provisioner.pool import Row, Step
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 BROKEN = "channels: [conda-forge]\ndependencies: [python, broken-dep]\n"
@@ -50,6 +56,7 @@ def test_the_way_of_an_administrator(conda_site: Site) -> None:
     )  # fmt: skip
 
     (built,) = document(conda_site, "build", "forest")["builds"]
+    assert built["size"] > 50_000_000
     assert built["state"] == "ready" and built["built"] and Path(built["prefix"], "bin", "python").exists()
     (again,) = document(conda_site, "build", "--all")["builds"]
     assert (again["built"], again["prefix"]) == (False, built["prefix"])
@@ -94,13 +101,14 @@ def test_force_builds_again(conda_site: Site) -> None:
     assert first.endswith("-1") and second.endswith("-2") and Path(first).is_dir()
 
 
-def test_bars_on_a_terminal(conda_site: Site) -> None:
-    """On a terminal the build is drawn as a bar with its phase, and the result stands on a line of its own."""
+def test_a_table_on_a_terminal(conda_site: Site) -> None:
+    """On a terminal the builds are drawn in one table with bar and phase; a report with the results ends it."""
     pytest.importorskip("rich")
     conda_site.add("one", {"sepal_environment.yml": SMALL})
+    conda_site.add("broken", {"sepal_environment.yml": BROKEN})
     conda_site.sync()
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "jupyter", "sepal", "build", "one", f"--config={conda_site.config()}"]
+    command = [sys.executable, "-m", "jupyter", "sepal", "build", "--all", f"--config={conda_site.config()}"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, stdin=theirs, text=True, env=env) as process:
         os.close(theirs)
@@ -111,10 +119,24 @@ def test_bars_on_a_terminal(conda_site: Site) -> None:
         except OSError:  # the terminal's other end is closed
             pass
         assert process.stdout is not None
-        assert "venv-one: ready after" in process.stdout.read()
+        report = process.stdout.read()
+    assert re.search(r"^venv-one +ready +\d.* MB$", report, re.MULTILINE), report
+    assert re.search(r"^venv-broken: \[unsolvable\] No set", report, re.MULTILINE), report
+    assert "1 ready, 1 failed" in report and process.returncode == 12
     os.close(ours)
     text = drawn.decode(errors="replace")
-    assert "venv-one" in text and "━" in text and "Compiling" in text
+    assert "venv-one" in text and "━" in text and "Compiling" in text and "waiting" in text
+
+
+def test_a_table_is_never_longer_than_the_screen() -> None:
+    """What does not fit is counted in its last line, and a name that looks like markup is shown as it is."""
+    console = pytest.importorskip("rich.console").Console(width=100, record=True, file=io.StringIO())
+    from sepal_provisioner.commands.live import _table
+
+    rows = [Row("venv-[red]", Step.RUNNING, None, 3), *(Row(f"venv-{n}", Step.WAITING) for n in range(8))]
+    console.print(_table(rows, 90, 4))
+    lines = console.export_text().splitlines()
+    assert len(lines) == 6 and "venv-[red]" in lines[1] and "… 5 more" in lines[5] and "5 waiting" in lines[5]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +203,18 @@ def test_a_reader_that_has_seen_enough_is_no_error(site: Site) -> None:
     for number in range(3):
         site.add(f"app{number}", {"sepal_environment.yml": SMALL})
     site.sync()
-    command = f"{sys.executable} -m jupyter sepal list --config={site.config()} | true"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    for arguments in (f"list --config={site.config()}", "build --help-all", "--help"):
+        command = f"set -o pipefail; {sys.executable} -m jupyter sepal {arguments} | true"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+        assert not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.verb)
+def test_the_help_of_each_verb_has_two_examples(verb: type[SepalCommand], capsys: pytest.CaptureFixture[str]) -> None:
+    """What `--help` prints, and not only what the class holds: two command lines of that verb, and what it does."""
+    with pytest.raises(SystemExit) as ended:
+        verb().initialize(["--help"])
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert len(re.findall(rf"^ *(?:\S+ <?\(?)?jupyter sepal {verb.verb}\b.*$", printed, re.MULTILINE)) >= 2, printed
+    assert "--json" in printed and "--config" in printed

@@ -13,26 +13,36 @@ from .build import BuildCommand
 from .cancel import CancelCommand
 from .command import SepalCommand
 from .diff import DiffCommand
+from .doctor import DoctorCommand
+from .env import EnvCommand
 from .install import InstallCommand
 from .list import ListCommand
 from .lock import LockCommand
 from .log import LogCommand
 from .prune import PruneCommand
 from .rollback import RollbackCommand
+from .run import RunCommand
+from .shell import ShellCommand
 from .status import StatusCommand
 from .sync import SyncCommand
+from .watch import WatchCommand
 
 VERBS: tuple[type[SepalCommand], ...] = (
     SyncCommand,
     ListCommand,
     StatusCommand,
+    DoctorCommand,
     BuildCommand,
+    WatchCommand,
     CancelCommand,
     LogCommand,
     LockCommand,
     DiffCommand,
     RollbackCommand,
     PruneCommand,
+    EnvCommand,
+    RunCommand,
+    ShellCommand,
     InstallCommand,
     AdoptCommand,
 )

@@ -5,32 +5,20 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from textwrap import dedent
 from typing import Any
 
 from traitlets import Bool, Integer
 
-from ..builds import LOOK_EVERY, Build, request_build
-from ..errors import BuildError, SepalError, SettingsError
+from ..builds import LOOK_EVERY
+from ..errors import BuildError, SettingsError
 from ..files import human_size, human_time
-from ..generation import Generation
-from ..progress import Progress
+from ..pool import Pool, Result, Row
 from .command import SepalCommand, error_document
+from .table import print_table
 
-OnProgress = Callable[[str, Progress], None]
-
-
-@dataclass(frozen=True)
-class Result:
-    """How one build ended: with a prefix or with an error."""
-
-    name: str
-    generation: Generation | None = None
-    error: SepalError | None = None
-    built: bool = False
-    seconds: float = 0
+Draw = Callable[[Sequence[Row]], None]
 
 
 class BuildCommand(SepalCommand):
@@ -65,98 +53,104 @@ class BuildCommand(SepalCommand):
 
     def run(self) -> int:
         names = self._names()
-        with self._display() as on_progress:
-            results = list(self._build(names, on_progress))
+        pool = Pool(self.stores(), self.settings(), self.jobs, force=self.force)
+        for name in names:
+            pool.add(name)
+        with self._display() as draw:
+            results = list(self._wait(pool, draw))
+        if draw is not None and len(results) == 1:
+            self._tell(results[0])
         if self.json:
             self.print_json({"builds": [_document(result) for result in results]})
+        elif len(names) > 1:
+            _report(results)
         failures = [result.error for result in results if result.error]
-        if len(results) > 1 and not self.json:
-            print(f"{len(results) - len(failures)} ready, {len(failures)} failed")
         return 0 if not failures else failures[0].exit_code if len(failures) == 1 else BuildError.exit_code
+
+    def _wait(self, pool: Pool, draw: Draw | None) -> Iterator[Result]:
+        """Every result, as it comes."""
+        done: list[Result] = []
+        while pool.busy:
+            ended = pool.step()
+            done += ended
+            if draw is not None:
+                draw(pool.rows(done))
+            else:
+                self._lines(pool.rows())
+                for result in ended:
+                    self._tell(result)
+            yield from ended
+            time.sleep(LOOK_EVERY if pool.busy else 0)
 
     def _names(self) -> list[str]:
         stores = self.stores()
         if self.all:
-            return [kernel.name for _, kernel in stores.kernels()]
+            names = [kernel.name for _, kernel in stores.kernels()]
+            if not names:
+                self.say("No kernels are known. `jupyter sepal sync` reads the catalogs.")
+            return names
         if not self.extra_args:
             raise SettingsError("Name the kernels to build, or say --all. `jupyter sepal list` shows them.")
         return list(dict.fromkeys(stores.find(name)[1].name for name in self.extra_args))
 
-    def _build(self, names: list[str], on_progress: OnProgress) -> Iterator[Result]:
-        """Up to `jobs` builds side by side; a result for each, as it ends."""
-        stores, settings = self.stores(), self.settings()
-        waiting = list(names)
-        running: dict[str, Build] = {}
-        while waiting or running:
-            while waiting and len(running) < self.jobs:
-                name = waiting.pop(0)
-                try:
-                    found = request_build(stores, name, settings, force=self.force)
-                except SepalError as error:
-                    yield self._tell(Result(name, error=error))
-                    continue
-                if isinstance(found, Build):
-                    running[name] = found
-                else:
-                    yield self._tell(Result(name, found))
-            for name, build in list(running.items()):
-                seconds = time.time() - build.began
-                try:
-                    generation = build.step()
-                except SepalError as error:
-                    del running[name]
-                    yield self._tell(Result(name, error=error, built=True, seconds=seconds))
-                    continue
-                if generation is not None:
-                    del running[name]
-                    yield self._tell(Result(name, generation, built=True, seconds=seconds))
-                elif progress := build.progress:
-                    on_progress(name, progress)
-            time.sleep(LOOK_EVERY if running else 0)
-
-    def _tell(self, result: Result) -> Result:
+    def _tell(self, result: Result) -> None:
+        """A line for what ended, as it ends."""
         if self.json:
-            return result
+            return
         if result.error:
             self.say(f"{result.name}: failed: {result.error}\n  log: jupyter sepal log {result.name}")
         elif result.generation and result.built:
-            with contextlib.suppress(OSError, ValueError):
-                size = human_size(result.generation.record().size)
-                print(f"{result.name}: ready after {human_time(result.seconds)}, {size}: {result.generation.path}")
+            took = f"{human_time(result.seconds)}, {human_size(result.size)}"
+            print(f"{result.name}: ready after {took}: {result.generation.path}")
         elif result.generation:
             print(f"{result.name}: was ready: {result.generation.path}")
         sys.stdout.flush()
-        return result
 
     @contextlib.contextmanager
-    def _display(self) -> Iterator[OnProgress]:
-        """Bars on a terminal (with rich), plain lines at each new phase elsewhere."""
-        if self.json:
-            yield lambda name, progress: None
-        elif sys.stderr.isatty() and (bars := _bars()) is not None:
-            with bars as on_progress:
-                yield on_progress
+    def _display(self) -> Iterator[Draw | None]:
+        """A live table on a terminal (with rich), else None: plain lines."""
+        self._said: dict[str, object] = {}
+        if not self.json and sys.stderr.isatty() and (table := _live_table()) is not None:
+            with table as draw:
+                yield draw
         else:
-            yield self._lines()
+            yield None
 
-    def _lines(self) -> OnProgress:
-        said: dict[str, object] = {}
-
-        def on_progress(name: str, progress: Progress) -> None:
-            if said.get(name) is not progress.phase:
-                said[name] = progress.phase
-                self.say(f"{name}: {progress.sentence()}")
-
-        return on_progress
+    def _lines(self, rows: Sequence[Row]) -> None:
+        """A plain line at each new phase."""
+        for row in rows:
+            if row.progress and not self.json and self._said.get(row.name) is not row.progress.phase:
+                self._said[row.name] = row.progress.phase
+                self.say(f"{row.name}: {row.progress.sentence()}")
 
 
-def _bars() -> contextlib.AbstractContextManager[OnProgress] | None:
-    """A bar for each build, or None where rich is not installed."""
+def _live_table() -> contextlib.AbstractContextManager[Draw] | None:
+    """The table, or None where rich is not installed."""
     try:
-        from .bars import bars
+        from .live import live_table
     except ImportError:
         return None
-    return bars()
+    return live_table()
+
+
+def _report(results: Sequence[Result]) -> None:
+    """What became of each: ready or failed, how long it took, its size, and why it failed."""
+    ordered = sorted(results, key=lambda result: (result.error is not None, result.name))
+    rows = []
+    for result in ordered:
+        took = human_time(result.seconds) if result.built else ""
+        size = human_size(result.size) if result.size else ""
+        state = "failed" if result.error else "ready" if result.built else "was ready"
+        rows.append((result.name, state, took, size))
+    print()
+    print_table(("KERNEL", "RESULT", "TOOK", "SIZE"), rows)
+    failures = [(result.name, result.error) for result in ordered if result.error]
+    print(f"{len(results) - len(failures)} ready, {len(failures)} failed")
+    for name, error in failures:
+        print(f"{name}: [{error.code}] {error.message.splitlines()[0]}")
+    if failures:
+        print(f"All of it: jupyter sepal log {failures[0][0]}")
+    sys.stdout.flush()
 
 
 def _document(result: Result) -> dict[str, Any]:
@@ -166,5 +160,6 @@ def _document(result: Result) -> dict[str, Any]:
         "built": result.built,
         "prefix": str(result.generation.path) if result.generation else None,
         "seconds": round(result.seconds, 3),
+        "size": result.size or None,
         "error": error_document(result.error) if result.error else None,
     }

@@ -77,9 +77,6 @@ class SepalCommand(JupyterApp):
             self.fail(error)
         except TraitError as error:
             self.fail(SettingsError(f"A setting can't be used: {error}"))
-        except BrokenPipeError:  # the reader (`| head`) has seen enough
-            sys.stderr.close()
-            code = 0
         except KeyboardInterrupt:
             self.say("Stopped. A build that was started goes on; `jupyter sepal status` shows it.")
             code = 130

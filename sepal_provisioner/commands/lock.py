@@ -6,12 +6,11 @@ import sys
 from textwrap import dedent
 from typing import Any
 
-from ..errors import SettingsError, UnknownKernelError
-from ..generation import Generation
+from ..errors import SettingsError
 from ..lockfile import LOCK_FILE, LockedPackage, LockedPip
 from ..provenance import read_lock
-from ..store import Environment, State
 from .command import SepalCommand
+from .ready import ready
 
 
 class LockCommand(SepalCommand):
@@ -35,7 +34,7 @@ class LockCommand(SepalCommand):
             raise SettingsError("Name one kernel: jupyter sepal lock venv-gwb")
         stores = self.stores()
         store, kernel = stores.find(self.extra_args[0])
-        generation = _ready(stores.observe(kernel), kernel.name)
+        generation = ready(stores.observe(kernel), kernel.name, "locked")
         lock = read_lock(generation.path, self.settings().channel_mirrors, store.apps / kernel.checkout)
         if not self.json:
             sys.stdout.write(lock.text())
@@ -69,13 +68,3 @@ def conda_document(package: LockedPackage) -> dict[str, Any]:
 def pip_document(package: LockedPip) -> dict[str, Any]:
     """One pip package for scripts; `url` is null for what came from the index."""
     return {"name": package.name, "version": package.version, "url": package.url or None}
-
-
-def _ready(environment: Environment, name: str) -> Generation:
-    if environment.ready:
-        return environment.ready
-    helps = {
-        State.BUILDING: f"it is being built: jupyter sepal status {name}",
-        State.FAILED: f"its build failed: jupyter sepal log {name}, then jupyter sepal build {name} --force",
-    }.get(environment.state, f"build it: jupyter sepal build {name}")
-    raise UnknownKernelError(f"{name} has no ready environment that could be locked; {helps}")
