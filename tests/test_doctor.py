@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from conftest import Site
 
-from sepal_provisioner.checks import Finding, Level
-from sepal_provisioner.checks.frontend import check_front_ends, check_server
-from sepal_provisioner.checks.machine import check_disks, check_engines, check_git, check_variables
-from sepal_provisioner.checks.remote import check_catalogs, check_channels
-from sepal_provisioner.checks.stores import check_searched, check_store
+from sepal_provisioner.doctor import Finding, Level
+from sepal_provisioner.doctor.frontend import check_front_ends, check_server
+from sepal_provisioner.doctor.machine import check_disks, check_engines, check_git, check_variables
+from sepal_provisioner.doctor.remote import check_catalogs, check_channels
+from sepal_provisioner.doctor.stores import check_searched, check_store
 from sepal_provisioner.generation import Generation, Record
 from sepal_provisioner.lockfile import conda_platform
 from sepal_provisioner.manager import SepalKernelSpecManager
@@ -257,7 +257,7 @@ def test_widgets_fit_the_server(
     site.add("one", {"sepal_environment.yml": SMALL})
     site.sync()
     package(publish(site, "venv-one").path / "share" / "jupyter" / "labextensions", MANAGER, version)
-    monkeypatch.setattr("sepal_provisioner.checks.frontend.jupyter_path", lambda name: [str(tmp_path / name)])
+    monkeypatch.setattr("sepal_provisioner.doctor.frontend.jupyter_path", lambda name: [str(tmp_path / name)])
     if there:
         package(tmp_path / "labextensions", MANAGER, there)
     found = worst(check_front_ends(site.stores))

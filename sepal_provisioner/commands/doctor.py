@@ -8,7 +8,7 @@ from textwrap import dedent
 
 from traitlets import Bool
 
-from ..checks import Finding, Level, examine
+from ..doctor import Finding, Level, examine
 from .command import SepalCommand
 from .env import shown
 
