@@ -10,6 +10,7 @@ from jupyter_core.application import JupyterApp
 from .. import __version__
 from .build import BuildCommand
 from .cancel import CancelCommand
+from .check import CheckCommand
 from .command import SepalCommand
 from .diff import DiffCommand
 from .install import InstallCommand
@@ -33,6 +34,7 @@ VERBS: tuple[type[SepalCommand], ...] = (
     RollbackCommand,
     PruneCommand,
     InstallCommand,
+    CheckCommand,
 )
 
 
