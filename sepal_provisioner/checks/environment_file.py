@@ -51,7 +51,7 @@ def _refused(error: PolicyError, environment: Environment) -> tuple[str, int, st
     message = error.message[prefix.end() :] if prefix else error.message
     quoted = [place for place in environment.places if place.section != "name" and f" {place.text}" in f" {message}"]
     if where == environment.path and not line and quoted:
-        line = max(quoted, key=lambda place: len(place.text)).line
+        line = min(quoted, key=lambda place: message.find(place.text)).line
     return where, line, message
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,5 +63,5 @@ def _kernelspec(document: Any) -> dict[str, Any] | None:
 def _line_of(data: bytes, name: str) -> int:
     """The line of the kernel's name, which follows `"kernelspec"`, as Jupyter writes it."""
     start = data.rfind(b'"kernelspec"')
-    at = data.find(f'"{name}"'.encode(), start) if start >= 0 else -1
-    return data.count(b"\n", 0, at) + 1 if at >= 0 else 0
+    at = re.compile(rb'"name"\s*:\s*' + re.escape(json.dumps(name).encode())).search(data, max(start, 0))
+    return data.count(b"\n", 0, at.start()) + 1 if at else 0

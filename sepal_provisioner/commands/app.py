@@ -21,6 +21,7 @@ from .prune import PruneCommand
 from .rollback import RollbackCommand
 from .status import StatusCommand
 from .sync import SyncCommand
+from .trial import TryCommand
 
 VERBS: tuple[type[SepalCommand], ...] = (
     SyncCommand,
@@ -35,6 +36,7 @@ VERBS: tuple[type[SepalCommand], ...] = (
     PruneCommand,
     InstallCommand,
     CheckCommand,
+    TryCommand,
 )
 
 
@@ -52,7 +54,9 @@ class SepalApp(JupyterApp):
         jupyter sepal sync                      # read the catalogs, update the repositories
         jupyter sepal list                      # which kernels there are, and whether they are built
         jupyter sepal build --all --jobs=2      # build what is not ready
-        jupyter sepal log venv-gwb              # what the last build said"""
+        jupyter sepal log venv-gwb              # what the last build said
+        jupyter sepal check .                   # what is wrong with your own repository
+        jupyter sepal try .                     # its kernel, for you only, from what is not committed yet"""
     )
     subcommands = {verb.verb: (verb, verb.summary) for verb in VERBS}
     aliases: dict[str, Any] = {}

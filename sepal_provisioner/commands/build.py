@@ -65,7 +65,7 @@ class BuildCommand(SepalCommand):
 
     def run(self) -> int:
         names = self._names()
-        with self._display() as on_progress:
+        with display(self) as on_progress:
             results = list(self._build(names, on_progress))
         if self.json:
             self.print_json({"builds": [_document(result) for result in results]})
@@ -128,26 +128,28 @@ class BuildCommand(SepalCommand):
         sys.stdout.flush()
         return result
 
-    @contextlib.contextmanager
-    def _display(self) -> Iterator[OnProgress]:
-        """Bars on a terminal (with rich), plain lines at each new phase elsewhere."""
-        if self.json:
-            yield lambda name, progress: None
-        elif sys.stderr.isatty() and (bars := _bars()) is not None:
-            with bars as on_progress:
-                yield on_progress
-        else:
-            yield self._lines()
 
-    def _lines(self) -> OnProgress:
-        said: dict[str, object] = {}
+@contextlib.contextmanager
+def display(command: SepalCommand) -> Iterator[OnProgress]:
+    """Where builds are shown: bars on a terminal (with rich), plain lines at each new phase elsewhere."""
+    if command.json:
+        yield lambda name, progress: None
+    elif sys.stderr.isatty() and (bars := _bars()) is not None:
+        with bars as on_progress:
+            yield on_progress
+    else:
+        yield _lines(command)
 
-        def on_progress(name: str, progress: Progress) -> None:
-            if said.get(name) is not progress.phase:
-                said[name] = progress.phase
-                self.say(f"{name}: {progress.sentence()}")
 
-        return on_progress
+def _lines(command: SepalCommand) -> OnProgress:
+    said: dict[str, object] = {}
+
+    def on_progress(name: str, progress: Progress) -> None:
+        if said.get(name) is not progress.phase:
+            said[name] = progress.phase
+            command.say(f"{name}: {progress.sentence()}")
+
+    return on_progress
 
 
 def _bars() -> contextlib.AbstractContextManager[OnProgress] | None:

@@ -13,7 +13,7 @@ from traitlets import Bool, Unicode
 from ..errors import SettingsError, StoreError
 from ..files import read_bounded, store_error, write_atomic, write_json
 from ..index import Kernel
-from ..kernelspec import RESOURCES, describe, kernel_spec
+from ..kernelspec import RESOURCES, installed_spec
 from ..launcher import write_launch_file
 from ..store import Store
 from .command import SepalCommand
@@ -91,11 +91,3 @@ class InstallCommand(SepalCommand):
             raise store_error(error, folder) if isinstance(error, OSError) else StoreError(str(error)) from error
         write_json(folder / "kernel.json", installed_spec(kernel, launch_file))
         return {"name": kernel.name, "path": str(folder)}
-
-
-def installed_spec(kernel: Kernel, launch_file: Path) -> dict[str, Any]:
-    """The kernel spec on disk: no provisioner, for its `argv` does the same wherever it is started."""
-    spec = kernel_spec(kernel, describe(kernel, "installed"))
-    del spec["metadata"]["kernel_provisioner"]
-    launcher = [sys.executable, "-m", "sepal_provisioner.launcher", str(launch_file)]
-    return {**spec, "argv": [*launcher, "-f", "{connection_file}"]}
