@@ -44,7 +44,8 @@ def dry_run(file: EnvironmentFile, root: Path, folder: Path, cache: Path, settin
         answer = read_json(folder / "answer.json")
     except (OSError, ValueError):
         reason = f"took longer than {limit} s" if done.timed_out else f"ended with {done.code}"
-        raise BuildError(f"The dry run {reason}.", detail=done.stderr[-4000:]) from None
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        raise BuildError(f"The dry run {reason}.", detail="".join(last)) from None
     if error := answer.get("error"):
         raise every_error().get(error["code"], BuildError)(error["message"], detail=error["detail"])
     return engine, Solution.from_json(answer)
@@ -75,6 +76,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(arguments[0])
     try:
         document = _solve(folder).to_json()
+    except TimeoutError:
+        document = {"error": {"code": BuildError.code, "message": "The dry run took too long.", "detail": ""}}
     except SepalError as error:
         document = {"error": {"code": error.code, "message": error.message, "detail": error.detail}}
     write_json(folder / "answer.json", document)

@@ -208,6 +208,41 @@ def test_a_check_that_crashes_is_a_finding(tmp_path: Path, monkeypatch: pytest.M
     assert "ZeroDivisionError: by nothing" in found[0].message
 
 
+def test_a_parser_that_crashes_is_a_finding_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where the environment file is what crashes a check, the document is whole."""
+    from sepal_provisioner.checks import subject
+
+    def crash(text: str, path: str) -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(subject, "parse_conda", crash)
+    found = look(tmp_path / "forest", {"sepal_environment.yml": SOUND, "logo.png": "x"})
+    assert {one.code for one in found} == {"check-failed", "logo-unusable"}
+
+
+def test_a_folder_without_git_is_checked(tmp_path: Path) -> None:
+    """Where git knows nothing, the files of the folder are looked at; environments and hidden caches are left out."""
+    folder = tmp_path / "forest"
+    for path in ("sub/a.ipynb", "venv/lib/b.ipynb", ".ipynb_checkpoints/c.ipynb"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(notebook("python3"))
+    (folder / "sepal_environment.yml").write_text(SOUND)
+    found = list(run_checks(tree(folder, Sepal()), solve=False))
+    assert [(one.code, one.file) for one in found] == [("notebook-kernel", "sub/a.ipynb")]
+
+
+def test_a_file_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    """A name in another encoding arrives as a finding that can be printed."""
+    import os
+
+    folder = tmp_path / "forest"
+    commit(folder, {"sepal_environment.yml": SOUND})
+    with open(os.fsencode(folder) + b"/caf\xe9.csv", "w"):
+        pass
+    (found,) = look(folder, {})
+    assert found.code == "file-name" and found.file.encode() and "UTF-8" in found.message
+
+
 def test_exit_codes_for_ci(tmp_path: Path) -> None:
     """0 for nothing worse than a warning, 1 for an error, and with --strict for a warning too; 2 for a mistake."""
     folder = tmp_path / "forest"

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from ..catalog import one_line
 
 MESSAGE_LIMIT = 2_000  # characters
+DETAIL_LIMIT = 20_000
 
 
 class Level(str, Enum):
@@ -108,4 +109,5 @@ def finding(
     """A finding under its code's rule, its words without credentials and control characters."""
     rule = RULES[code]
     shown = one_line(message)[:MESSAGE_LIMIT]
-    return Finding(level or rule.level, code, shown, one_line(file), line, remedy or rule.remedy, detail)
+    words = "\n".join(one_line(text) for text in detail[:DETAIL_LIMIT].splitlines())
+    return Finding(level or rule.level, code, shown, one_line(file), line, remedy or rule.remedy, words)

@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..catalog import repository_fault, repository_name
+from ..catalog import repository_fault, repository_name, without_credentials
 from ..errors import RepositoryError, SettingsError
+from ..files import remove_tree
 from ..git import Git, Source, look_at_tree
 from ..settings import Sepal
 from .subject import Subject
@@ -37,14 +38,16 @@ def subject_of(target: str, settings: Sepal, branch: str = "") -> Iterator[Subje
         return
     if fault := repository_fault(target, settings.schemes):
         raise RepositoryError(f"{fault}.")
-    with tempfile.TemporaryDirectory(prefix="sepal-check-") as folder:
-        root = Path(folder) / repository_name(target)
+    folder = Path(tempfile.mkdtemp(prefix="sepal-check-"))
+    try:
+        root = folder / repository_name(target)
         git = Git(root, timeout=settings.git_timeout, schemes=settings.schemes)
-        git.update(Source(target, branch or None), Path(folder) / "aside")
+        git.update(Source(target, branch or None), folder / "aside")
         found = look_at_tree(root, timeout=settings.git_timeout).files
-        yield Subject(
-            root, root.name, settings, target, branch, found[:FILES_LIMIT], more_files=len(found) > FILES_LIMIT
-        )
+        more = len(found) > FILES_LIMIT
+        yield Subject(root, root.name, settings, without_credentials(target), branch, found[:FILES_LIMIT], more)
+    finally:
+        remove_tree(folder)  # tempfile's own recurses, and a repository's folders may be thousands deep
 
 
 def tree(path: Path, settings: Sepal) -> Subject:
@@ -57,7 +60,7 @@ def tree(path: Path, settings: Sepal) -> Subject:
         raise SettingsError(f"There is no folder {path}. Name a repository's folder, or its URL.") from None
     known = look_at_tree(root, timeout=settings.git_timeout)
     whole = known.root is not None and known.root.resolve() == root
-    files = known.files if known.root else tuple(_walk(root))
+    files = known.files or tuple(_walk(root))  # a folder that git ignores, or knows nothing of
     remote = known.origin if whole else ""
     return Subject(
         root,
@@ -66,18 +69,21 @@ def tree(path: Path, settings: Sepal) -> Subject:
         remote,
         known.branch if whole else "",
         files[:FILES_LIMIT],
-        more_files=len(files) > FILES_LIMIT,
+        len(files) > FILES_LIMIT,
     )
 
 
 def _walk(root: Path) -> Iterator[str]:
     """The files of a folder that git knows nothing of, one more than are looked at."""
     count = 0
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED)
-        for name in sorted(names):
-            path = os.path.relpath(os.path.join(place, name), root)
-            yield os.fsencode(path).decode(errors="replace")
-            count += 1
-            if count > FILES_LIMIT:
-                return
+    pending = [os.fspath(root)]
+    while pending:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    pending += [] if entry.name in _SKIPPED else [entry.path]
+                    continue
+                yield os.fsencode(os.path.relpath(entry.path, root)).decode(errors="replace")
+                count += 1
+                if count > FILES_LIMIT:
+                    return

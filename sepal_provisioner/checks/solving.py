@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..dryrun import dry_run
 from ..engines import Solution
-from ..errors import BuildError, NoEngineError
+from ..errors import NoEngineError, SepalError
 from ..files import human_size
 from ..store import Store
 from .finding import RULES, Finding, finding
@@ -29,7 +29,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         cache = store.packages if store.packages.is_dir() and store.writable() else Path(folder) / "pkgs"
         try:
             engine, solution = dry_run(environment.file, subject.root, Path(folder), cache, subject.settings)
-        except BuildError as error:
+        except SepalError as error:
             yield _failure(error, environment)
             return
     yield from (finding("not-solved", f"{note}.", environment.path) for note in solution.notes)
@@ -37,7 +37,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield from _wheels(environment, solution)
 
 
-def _failure(error: BuildError, environment: Environment) -> Finding:
+def _failure(error: SepalError, environment: Environment) -> Finding:
     code = "not-solved" if isinstance(error, NoEngineError) or error.code not in RULES else error.code
     return finding(code, error.message, environment.path, detail=error.detail)
 

@@ -10,6 +10,7 @@ from traitlets import Bool, CaselessStrEnum, List, Unicode
 
 from ..checks import Finding, Level, Subject, run_checks
 from ..checks.repository import subject_of
+from ..envfile import find_environment_file
 from ..errors import SettingsError
 from . import findings as shown
 from .command import SepalCommand
@@ -83,7 +84,7 @@ class CheckCommand(SepalCommand):
                 {
                     "repository": subject.remote or None,
                     "kernel": subject.kernel_name,
-                    "environment_file": subject.environment.path if subject.environment else None,
+                    "environment_file": find_environment_file(subject.root),
                     "findings": shown.document(found),
                     **{f"{level.value}s": shown.count(found, level) for level in Level},
                 }

@@ -8,9 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Solution:
-    """Packages as `name version`; a local project may be its path. `size` is what would be downloaded, in bytes, 0 where nobody knows.
+    """Packages as `name version`; a local project may be its path.
 
-    `notes` say what could not be tried.
+    `size` is what would be downloaded, in bytes, 0 where nobody knows; `notes` say what could not be tried.
     """
 
     conda: tuple[str, ...] = ()
