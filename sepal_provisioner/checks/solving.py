@@ -33,7 +33,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield _failure(error, environment)
             return
     yield from (finding("not-solved", f"{note}.", environment.path) for note in solution.notes)
-    yield finding("solved", f"{_summary(solution)}, by {engine}.", environment.path)
+    yield finding("solved", _summary(solution, engine), environment.path)
     yield from _wheels(environment, solution)
 
 
@@ -42,13 +42,17 @@ def _failure(error: SepalError, environment: Environment) -> Finding:
     return finding(code, error.message, environment.path, detail=error.detail)
 
 
-def _summary(solution: Solution) -> str:
-    parts = [f"{len(solution.conda)} conda packages"] if solution.conda else []
-    if solution.size:
-        parts[-1:] = [f"{parts[-1]}, {human_size(solution.size)} to download"] if parts else []
+def _summary(solution: Solution, engine: str) -> str:
+    parts = [_counted(len(solution.conda), "conda package")] if solution.conda else []
+    if parts and solution.size:
+        parts = [f"{parts[0]}, {human_size(solution.size)} to download"]
     if solution.pip:
-        parts.append(f"{len(solution.pip)} pip packages with all that they need")
-    return f"It can be had: {' and '.join(parts) or 'nothing is missing'}"
+        parts.append(f"{_counted(len(solution.pip), 'pip package')}, dependencies included")
+    return f"Solved by {engine}: {' and '.join(parts) or 'nothing to install'}."
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _wheels(environment: Environment, solution: Solution) -> Iterator[Finding]:
