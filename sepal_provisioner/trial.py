@@ -92,10 +92,12 @@ def trial_of(path: Path, settings: Sepal) -> Trial:
 def register(trial: Trial) -> Trial:
     """Read the tree's environment file as it is now, and let the store of trials name it.
 
-    Raises EnvironmentFileError, PolicyError and StoreError.
+    Raises SettingsError, EnvironmentFileError, PolicyError and StoreError.
     """
     if not trial.tree.is_dir():
         raise SettingsError(f"There is no folder {trial.tree}. Name a repository's folder: jupyter sepal try .")
+    if (trial.spec_folder / "kernel.json").exists() and not (trial.spec_folder / LAUNCH_FILE).exists():
+        raise SettingsError(f"{trial.spec_folder} is a kernel of somebody else's making. Remove or rename it first.")
     path = find_environment_file(trial.tree)
     if path is None:
         raise EnvironmentFileError(f"{trial.tree} holds neither sepal_environment.yml nor requirements.txt.")

@@ -110,6 +110,20 @@ def test_a_kernel_that_runs_keeps_what_it_started_with(conda_site: Site) -> None
     assert document(conda_site, "forest", "--remove")["removed"] is True
 
 
+def test_a_change_that_cant_be_built_leaves_the_last_one_usable(conda_site: Site) -> None:
+    """A try that fails says why and where its log is; the kernel goes on with what was built last."""
+    tree = conda_site.root / "forest"
+    commit(tree, {"sepal_environment.yml": FILE.format(version="1.0")})
+    first = document(conda_site, str(tree))
+    (tree / "sepal_environment.yml").write_text("channels: [conda-forge]\ndependencies: [python, broken-dep]\n")
+    failed = sepal(conda_site, str(tree), code=12)
+    assert "no-such-library" in failed.stderr
+    (log,) = [line.removeprefix("The log: ") for line in failed.stderr.splitlines() if line.startswith("The log: ")]
+    assert Path(log).is_file()
+    assert f"1.0 {first['prefix']}" in run_cell("test-forest", CODE)
+    assert document(conda_site, str(tree), "--remove")["removed"]
+
+
 def test_an_editable_project_and_a_notebook(conda_site: Site) -> None:
     """`-e .` is read live from the tree; --run executes a notebook of it in the kernel, or says which cell fails."""
     pytest.importorskip("nbclient")
@@ -167,6 +181,28 @@ def test_what_cant_be_tried_is_told_in_words(conda_site: Site, files: dict[str, 
     commit(tree, files)
     assert words in sepal(conda_site, str(tree), code=code).stderr
     assert "test-forest" not in KernelSpecManager().find_kernel_specs()
+
+
+def test_a_kernel_of_somebody_elses_making_stays(conda_site: Site) -> None:
+    """A kernel spec that happens to have the name is neither replaced nor removed."""
+    tree = conda_site.root / "forest"
+    commit(tree, {"sepal_environment.yml": FILE.format(version="1.0")})
+    spec = Path(os.environ["JUPYTER_DATA_DIR"]) / "kernels" / "test-forest" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text("{}")
+    assert "somebody else" in sepal(conda_site, str(tree), code=2).stderr
+    assert document(conda_site, str(tree), "--remove")["removed"] is False and spec.read_text() == "{}"
+
+
+def test_where_the_store_cant_be_written_a_trial_is_built_at_home(
+    conda_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store of trials is in the configured store, or below the user's own data folder where that is read-only."""
+    tree = conda_site.root / "forest"
+    assert trial.trial_of(tree, conda_site.settings()).store.root.parent == conda_site.store.root / "try"
+    monkeypatch.setattr("sepal_provisioner.store.writable", lambda folder: False)
+    root = trial.trial_of(tree, conda_site.settings()).store.root
+    assert root.parent == Path(os.environ["JUPYTER_DATA_DIR"]) / "sepal" / "try"
 
 
 def test_mistakes_are_told_in_words(conda_site: Site) -> None:
