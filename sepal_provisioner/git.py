@@ -67,6 +67,19 @@ class Update:
     set_aside: Path | None = None
 
 
+@dataclass(frozen=True)
+class WorkingTree:
+    """Somebody's own working tree: its origin's URL without credentials, its branch, and the files that belong to it.
+
+    `root` is None where git knows nothing of the folder, and then the rest is empty.
+    """
+
+    root: Path | None = None
+    origin: str = ""
+    branch: str = ""
+    files: tuple[str, ...] = ()  # tracked, and untracked but not ignored; relative to the folder that was asked about
+
+
 class _InTheWayError(RepositoryError):
     """A checkout would overwrite files that git does not know."""
 
@@ -304,6 +317,37 @@ def version() -> str:
     except OSError:
         return ""
     return done.stdout.strip().removeprefix("git version ") if not done.code else ""
+
+
+def look_at_tree(folder: Path, *, timeout: float) -> WorkingTree:
+    """What git knows about a folder, which changes nothing there; with our own flags, so that nothing in it runs."""
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            done = run(
+                ["git", *_FLAGS, *arguments],
+                cwd=folder,
+                env=git_environment(frozenset()),
+                timeout=timeout,
+                limit=LISTING_LIMIT,
+            )
+        except OSError:
+            return None
+        return done.stdout if done.code == 0 else None
+
+    top = ask("rev-parse", "--show-toplevel")
+    if not top:
+        return WorkingTree()
+    return WorkingTree(
+        root=Path(top.rstrip("\n")),
+        origin=without_credentials((ask("config", "--get", "remote.origin.url") or "").strip()),
+        branch=(ask("symbolic-ref", "--quiet", "--short", "HEAD") or "").strip(),
+        files=tuple(
+            name
+            for name in (ask("ls-files", "-z", "--cached", "--others", "--exclude-standard") or "").split("\0")
+            if name
+        ),
+    )
 
 
 def git_environment(schemes: frozenset[str], base: Mapping[str, str] | None = None) -> dict[str, str]:

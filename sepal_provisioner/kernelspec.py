@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,11 @@ def describe(
         "size": size,
         "last_build": None if built is None else {"ended": built, "seconds": seconds},
     }
+
+
+def installed_spec(kernel: Kernel, launch_file: Path) -> dict[str, Any]:
+    """The kernel spec on disk: no provisioner, for its `argv` does the same wherever it is started."""
+    spec = kernel_spec(kernel, describe(kernel, "installed"))
+    del spec["metadata"]["kernel_provisioner"]
+    launcher = [sys.executable, "-m", "sepal_provisioner.launcher", str(launch_file)]
+    return {**spec, "argv": [*launcher, "-f", "{connection_file}"]}

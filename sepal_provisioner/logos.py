@@ -11,7 +11,7 @@ from .files import read_bounded, resolve_inside, write_atomic
 
 LOGO_LIMIT = 300_000  # bytes
 # What Jupyter calls it, and the names under which repositories keep one, best first.
-_LOGOS = {
+LOGOS = {
     "logo-64x64.png": ("logo-64x64.png", "logo.png"),
     "logo-svg.svg": ("logo-svg.svg", "logo.svg"),
 }
@@ -28,7 +28,7 @@ _PLAIN_ENCODINGS = {"utf-8", "us-ascii", "iso-8859-1"}  # in which what we look 
 def copy_logos(checkout: Path, target: Path) -> bool:
     """Copy a repository's logos into `target`; whether there was one. Raises StoreError."""
     found = False
-    for name, candidates in _LOGOS.items():
+    for name, candidates in LOGOS.items():
         for candidate in candidates:
             if not os.path.lexists(checkout / candidate):
                 continue
@@ -36,7 +36,7 @@ def copy_logos(checkout: Path, target: Path) -> bool:
                 data = read_bounded(resolve_inside(checkout, candidate), LOGO_LIMIT)
             except (OSError, ValueError):
                 continue
-            if _sound(data, name):
+            if sound(data, name):
                 if _differs(target / name, data):
                     write_atomic(target / name, data)
                 found = True
@@ -44,7 +44,8 @@ def copy_logos(checkout: Path, target: Path) -> bool:
     return found
 
 
-def _sound(data: bytes, name: str) -> bool:
+def sound(data: bytes, name: str) -> bool:
+    """Whether an image is what its name says, and harmless where Jupyter serves it."""
     if name.endswith(".png"):
         return data.startswith(b"\x89PNG\r\n\x1a\n")
     try:

@@ -68,6 +68,11 @@ def fetch_catalog(source: str, store: Store, settings: Sepal) -> Fetched:
         return Fetched(state, None)
 
 
+def read_catalog(source: str, store: Store, settings: Sepal) -> bytes:
+    """A catalog's document as it is now, with nothing remembered: for whoever checks an entry. Raises CatalogError."""
+    return _read(source, store.catalogs / "now.json", store, settings)[0]
+
+
 def _read(source: str, copy: Path, store: Store, settings: Sepal) -> tuple[bytes, str]:
     """The document, and its ETag if it came with one. Raises CatalogError."""
     if source.startswith(("http://", "https://")):

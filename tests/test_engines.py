@@ -13,9 +13,11 @@ from conftest import mirrors
 from sepal_provisioner import engines
 from sepal_provisioner.engines import micromamba
 from sepal_provisioner.engines.channels import conda_request
+from sepal_provisioner.engines.resolve import resolve_section
+from sepal_provisioner.engines.solution import Solution
 from sepal_provisioner.envfile import parse_conda, parse_requirements
 from sepal_provisioner.environ import build_environment
-from sepal_provisioner.errors import DownloadError, KilledError, NoEngineError, PipError, SolveError
+from sepal_provisioner.errors import BuildError, DownloadError, KilledError, NoEngineError, PipError, SolveError
 from sepal_provisioner.progress import Phase, Progress, Reporter
 from sepal_provisioner.settings import Sepal
 
@@ -45,7 +47,6 @@ class Trial:
 
     def create(self, engine: str, text: str) -> None:
         """Create the prefix from the text of an environment or requirements file."""
-        file = parse_requirements(text) if engine == "uv" else parse_conda(text)
         write = self.reporter._write
 
         def watched(force: bool = False) -> None:
@@ -53,7 +54,16 @@ class Trial:
             write(force)
 
         self.reporter._write = watched  # type: ignore[method-assign]
-        job = engines.Job(
+        engines.ENGINES[engine].create(self.job(text, engine))
+
+    def solve(self, engine: str, text: str) -> Solution:
+        """What would be installed for the text of an environment or requirements file."""
+        return engines.ENGINES[engine].solve(self.job(text, engine))
+
+    def job(self, text: str, engine: str) -> engines.Job:
+        """What an engine gets."""
+        file = parse_requirements(text) if engine == "uv" else parse_conda(text)
+        return engines.Job(
             prefix=self.prefix,
             file=file,
             folder=self.folder,
@@ -64,7 +74,6 @@ class Trial:
             log=self.lines.append,
             deadline=lambda: 300,
         )
-        engines.ENGINES[engine].create(job)
 
     def python(self, code: str) -> str:
         """Run code with the prefix's interpreter."""
@@ -91,6 +100,63 @@ def test_a_conda_file_becomes_a_prefix(engine: str, trial: Trial) -> None:
     assert trial.python("import sepal_demo; print(sepal_demo.__version__)") == "1.0"
     assert trial.python("import ipykernel, pip, toml") == ""
     assert trial.python("import importlib.metadata as m; print(m.version('local-thing'))") == "3.2.1"
+
+
+@pytest.mark.parametrize("engine", CONDA_ENGINES)
+def test_a_dry_run_says_what_a_build_installs(engine: str, trial: Trial) -> None:
+    """`solve` counts the packages and bytes that `create` then installs, pip's too, and makes nothing."""
+    text = "channels: [conda-forge]\ndependencies: [python, sepal-demo=1.*, pip: [six==1.16.0]]\n"
+    solution = trial.solve(engine, text)
+    assert solution.size > 0 and not trial.prefix.exists()
+    assert solution.pip == ("six 1.16.0",)
+    trial.create(engine, text)
+    records = [json.loads(path.read_bytes()) for path in (trial.prefix / "conda-meta").glob("*.json")]
+    assert set(solution.conda) == {f"{record['name']} {record['version']}" for record in records}
+
+
+@pytest.mark.parametrize("engine", CONDA_ENGINES)
+def test_a_dry_run_explains_what_cant_be_solved(engine: str, trial: Trial) -> None:
+    """`solve` fails as `create` would, with the solver's own words."""
+    with pytest.raises(SolveError) as caught:
+        trial.solve(engine, "channels: [conda-forge]\ndependencies: [python, broken-dep]\n")
+    assert "no-such-library" in caught.value.detail
+    with pytest.raises(PipError):
+        trial.solve(engine, "channels: [conda-forge]\ndependencies: [python, pip: [./none]]\n")
+
+
+@pytest.mark.parametrize("fallback", [False, True], ids=["uv", "pip"])
+def test_requirements_are_resolved_without_installing(
+    fallback: bool, trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv, or pip in its place: the file's packages with what they need and ipykernel, and no prefix."""
+    if fallback:
+        monkeypatch.setattr("sepal_provisioner.engines.resolve.uv_program", lambda: None)
+    solution = trial.solve("uv", "toml==0.10.2\n")
+    assert "toml 0.10.2" in solution.pip and any(name.startswith("ipykernel ") for name in solution.pip)
+    assert not trial.prefix.exists()
+    with pytest.raises(PipError):
+        trial.solve("uv", "./there-is-no-such-folder\n")
+
+
+def test_without_uv_another_pythons_pip_section_is_not_guessed(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip resolves for the Python that runs it: for another one the solution says that it was not tried."""
+    monkeypatch.setattr("sepal_provisioner.engines.resolve.uv_program", lambda: None)
+    job = trial.job("channels: [conda-forge]\ndependencies: [pip: [toml]]\n", "rattler")
+    solution = resolve_section(job, Solution(conda=("python 3.99.1",)))
+    assert solution.pip == () and "Python 3.99" in solution.notes[0]
+
+
+def test_micromambas_plan_is_read() -> None:
+    """What `micromamba create --dry-run --json` prints becomes names and the bytes that are not in the cache yet."""
+    python = {"name": "python", "version": "3.12.1", "size": 30}
+    plan = {
+        "actions": {"FETCH": [python], "LINK": [python, {"name": "pip", "version": "24", "size": 5}]},
+        "success": True,
+    }
+    solution = micromamba._planned(json.dumps(plan))
+    assert (solution.conda, solution.size) == (("pip 24", "python 3.12.1"), 30)
+    with pytest.raises(BuildError, match="plan"):
+        micromamba._planned("[]")
 
 
 @pytest.mark.parametrize("engine", CONDA_ENGINES)

@@ -11,6 +11,7 @@ from .. import __version__
 from .adopt import AdoptCommand
 from .build import BuildCommand
 from .cancel import CancelCommand
+from .check import CheckCommand
 from .command import SepalCommand
 from .diff import DiffCommand
 from .doctor import DoctorCommand
@@ -25,6 +26,7 @@ from .run import RunCommand
 from .shell import ShellCommand
 from .status import StatusCommand
 from .sync import SyncCommand
+from .trial import TryCommand
 from .watch import WatchCommand
 
 VERBS: tuple[type[SepalCommand], ...] = (
@@ -44,6 +46,8 @@ VERBS: tuple[type[SepalCommand], ...] = (
     RunCommand,
     ShellCommand,
     InstallCommand,
+    CheckCommand,
+    TryCommand,
     AdoptCommand,
 )
 
@@ -62,7 +66,9 @@ class SepalApp(JupyterApp):
         jupyter sepal sync                      # read the catalogs, update the repositories
         jupyter sepal list                      # which kernels there are, and whether they are built
         jupyter sepal build --all --jobs=2      # build what is not ready
-        jupyter sepal log venv-gwb              # what the last build said"""
+        jupyter sepal log venv-gwb              # what the last build said
+        jupyter sepal check .                   # what is wrong with your own repository
+        jupyter sepal try .                     # its kernel, for you only, from what is not committed yet"""
     )
     subcommands = {verb.verb: (verb, verb.summary) for verb in VERBS}
     aliases: dict[str, Any] = {}

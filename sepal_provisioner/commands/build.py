@@ -109,23 +109,31 @@ class BuildCommand(SepalCommand):
     @contextlib.contextmanager
     def _display(self) -> Iterator[Draw | None]:
         """A live table on a terminal (with rich), else None: plain lines."""
-        self._said: dict[str, object] = {}
-        if not self.json and sys.stderr.isatty() and (table := _live_table()) is not None:
+        self._lines = plain_lines(self)
+        if (table := live_table_of(self)) is not None:
             with table as draw:
                 yield draw
         else:
             yield None
 
-    def _lines(self, rows: Sequence[Row]) -> None:
-        """A plain line at each new phase."""
+
+def plain_lines(command: SepalCommand) -> Draw:
+    """A line at each new phase of each build; none where a script reads."""
+    said: dict[str, object] = {}
+
+    def draw(rows: Sequence[Row]) -> None:
         for row in rows:
-            if row.progress and not self.json and self._said.get(row.name) is not row.progress.phase:
-                self._said[row.name] = row.progress.phase
-                self.say(f"{row.name}: {row.progress.sentence()}")
+            if row.progress and not command.json and said.get(row.name) is not row.progress.phase:
+                said[row.name] = row.progress.phase
+                command.say(f"{row.name}: {row.progress.sentence()}")
+
+    return draw
 
 
-def _live_table() -> contextlib.AbstractContextManager[Draw] | None:
-    """The table, or None where rich is not installed."""
+def live_table_of(command: SepalCommand) -> contextlib.AbstractContextManager[Draw] | None:
+    """The live table on a terminal; None where there is none, a script reads, or rich is not installed."""
+    if command.json or not sys.stderr.isatty():
+        return None
     try:
         from .live import live_table
     except ImportError:

@@ -15,7 +15,7 @@ from traitlets import Bool, Unicode
 from ..errors import SettingsError, StoreError
 from ..files import read_bounded, store_error, write_atomic, write_json
 from ..index import Kernel
-from ..kernelspec import RESOURCES, describe, kernel_spec
+from ..kernelspec import RESOURCES, installed_spec
 from ..launcher import write_launch_file
 from ..store import Store
 from .command import SepalCommand
@@ -106,11 +106,3 @@ def _link(link: Path, target: Path) -> None:
         with contextlib.suppress(OSError):
             temporary.symlink_to(target)
             os.replace(temporary, link)
-
-
-def installed_spec(kernel: Kernel, launch_file: Path) -> dict[str, Any]:
-    """The kernel spec on disk: no provisioner, for its `argv` does the same wherever it is started."""
-    spec = kernel_spec(kernel, describe(kernel, "installed"))
-    del spec["metadata"]["kernel_provisioner"]
-    launcher = [sys.executable, "-m", "sepal_provisioner.launcher", str(launch_file)]
-    return {**spec, "argv": [*launcher, "-f", "{connection_file}"]}

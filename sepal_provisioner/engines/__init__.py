@@ -1,4 +1,4 @@
-"""What creates a prefix: a module for each engine, all with the same two functions.
+"""What creates a prefix: a module for each engine, all with the same three functions.
 
 To add one, write a module that satisfies `Engine`, list it in ENGINES, and say in `choose` when it is taken; the
 contract test then drives it.
@@ -13,8 +13,9 @@ from ..errors import NoEngineError
 from ..settings import Sepal
 from . import micromamba, rattler, uv
 from .job import Job
+from .solution import Solution
 
-__all__ = ["ENGINES", "Engine", "Job", "choose"]
+__all__ = ["ENGINES", "Engine", "Job", "Solution", "choose"]
 
 
 class Engine(Protocol):
@@ -27,6 +28,12 @@ class Engine(Protocol):
         """Create `job.prefix` and install what the job asks for, pip section included; report progress.
 
         Raises BuildError or one of its kinds. What it leaves behind then is removed by the caller.
+        """
+
+    def solve(self, job: Job) -> Solution:
+        """What `create` would install, pip section included; `job.prefix` is not made, its parent is there for us.
+
+        Raises what `create` would.
         """
 
 

@@ -14,6 +14,8 @@ from .channels import conda_request
 from .job import Job
 from .locked import verify
 from .pip import install_section
+from .resolve import resolve_section
+from .solution import Solution
 
 
 def version(settings: Sepal) -> str | None:
@@ -39,3 +41,12 @@ def create(job: Job) -> None:
     if job.file.lock:
         verify(job, job.file.lock)
     install_section(job)
+
+
+def solve(job: Job) -> Solution:
+    """Solve (or look the lock's packages up) in process, and resolve the pip section."""
+    request = conda_request(job.file, job.settings.channel_mirrors)
+    from .rattler_install import solve_prefix
+
+    solution = asyncio.run(asyncio.wait_for(solve_prefix(job, request), job.deadline()))
+    return resolve_section(job, solution)

@@ -20,14 +20,13 @@ from ..progress import Phase, Reporter
 from .channels import Request
 from .job import Job, chain, explain
 from .rattler_locked import find_locked
+from .solution import Solution
 
 
 async def create_prefix(job: Job, request: Request) -> None:
     """Raises SolveError, DownloadError or BuildError."""
     client = Client.default_client()
-    gateway = Gateway(cache_dir=job.cache / "rattler" / "repodata", client=client)
-    job.reporter.phase(Phase.SOLVE)
-    records = await (find_locked(job, job.file.lock, gateway) if job.file.lock else _solved(job, request, gateway))
+    records = await _records(job, request, client)
     job.log(f"# {'locked' if job.file.lock else 'solved'}: {len(records)} packages")
     for record in sorted(records, key=lambda record: record.name.normalized):
         job.log(f"  {text_without_credentials(record.url)}")
@@ -48,6 +47,20 @@ async def create_prefix(job: Job, request: Request) -> None:
         raise explain("py-rattler could not install the packages.", chain(error)) from None
     if not shared:
         shutil.rmtree(cache, ignore_errors=True)
+
+
+async def solve_prefix(job: Job, request: Request) -> Solution:
+    """What `create_prefix` would install. Raises what it raises."""
+    records = await _records(job, request, Client.default_client())
+    names = sorted(f"{record.name.normalized} {record.version}" for record in records)
+    return Solution(conda=tuple(names), size=sum(record.size or 0 for record in records))
+
+
+async def _records(job: Job, request: Request, client: Client) -> list[RepoDataRecord]:
+    """The packages to install, from the lock or the solver."""
+    gateway = Gateway(cache_dir=job.cache / "rattler" / "repodata", client=client)
+    job.reporter.phase(Phase.SOLVE)
+    return await (find_locked(job, job.file.lock, gateway) if job.file.lock else _solved(job, request, gateway))
 
 
 async def _solved(job: Job, request: Request, gateway: Gateway) -> list[RepoDataRecord]:

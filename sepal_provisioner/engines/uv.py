@@ -8,6 +8,8 @@ from ..progress import Phase
 from ..settings import Sepal
 from .job import Job, explain
 from .pip import install, uv_program
+from .resolve import resolve
+from .solution import Solution
 
 
 def version(settings: Sepal) -> str | None:
@@ -37,3 +39,8 @@ def create(job: Job) -> None:
     if job.settings.default_requirements:
         install(job, job.settings.default_requirements)
     install(job, [*job.file.pip, "ipykernel"])
+
+
+def solve(job: Job) -> Solution:
+    """What the site's default requirements, the file and ipykernel bring together."""
+    return resolve(job, [*job.settings.default_requirements, *job.file.pip, "ipykernel"], Solution())
