@@ -239,7 +239,8 @@ class SyncHandler(SepalHandler):
     async def post(self) -> None:
         """Begin a sync; `GET kernels` and the events say when it is over."""
         self.body()
-        loop, service = asyncio.get_running_loop(), self.settings.get("sepal_service")
+        loop = asyncio.get_running_loop()
+        service: Any = self.settings.get("sepal_service")
 
         def on_end() -> None:
             loop.call_soon_threadsafe(service.broadcast.tell_sync)
