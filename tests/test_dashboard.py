@@ -63,7 +63,10 @@ def stock(site: Site, count: int) -> None:
     """An index of `count` kernels in every state, without any repository: what a page of them looks like."""
     kernels = []
     for number in range(count):
-        name, label = f"venv-app-{number:03}", f"Forest change {number}" if number % 7 else f"Évaluation 森 {number} & <b>"
+        name, label = (
+            f"venv-app-{number:03}",
+            f"Forest change {number}" if number % 7 else f"Évaluation 森 {number} & <b>",
+        )
         kernel = Kernel(
             name, name, label, f"https://example.org/forest/app-{number:03}", f"app-{number:03}", f"{number:040x}",
             "sepal_environment.yml", f"{number:016x}",
@@ -200,7 +203,9 @@ def test_the_page_speaks_the_readers_language(site: Site, open_page: Callable[..
     with JupyterServer(site.config(**EXTENSION)) as server:
         page = open_page(server, locale="fr-FR")
         assert page.get_by_role("heading", level=1).inner_text() == "Noyaux partagés"
-        assert page.locator("html").get_attribute("lang") == "fr" and "Go" in page.locator("data.bytes").first.inner_text()
+        assert (
+            page.locator("html").get_attribute("lang") == "fr" and "Go" in page.locator("data.bytes").first.inner_text()
+        )
         page.get_by_role("link", name="ES").click()
         page.get_by_role("heading", level=1, name="Kernels compartidos").wait_for()
 
