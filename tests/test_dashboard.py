@@ -118,8 +118,8 @@ def test_none_some_and_many(site: Site, open_page: Callable[..., Page], count: i
 
 @needs_browser
 def test_building_watching_and_cancelling(channel: Path, tmp_path: Path, open_page: Callable[..., Page]) -> None:
-    """Buttons and what follows, by keyboard: a build shows its progress without a reload, is cancelled after a question,
-    and built to its end; its log is read; a second version is rolled back to."""
+    """Buttons and what follows, by keyboard: a build shows its progress without a reload, is cancelled after a
+    question, and built to its end; its log is read; a second version is rolled back to."""
     with slow_channel(channel, 300_000) as (mirrors, line):
         site = Site(tmp_path / "site", mirrors)
         site.add("slow", {"sepal_environment.yml": SMALL.format("")}, label="Slow one")

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed (PyPI: schemathesis)")
+pytest.importorskip("schemathesis", reason="schemathesis is not installed (PyPI: schemathesis)")
 
+import schemathesis
 from conftest import Site, mirrors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -74,7 +75,8 @@ def test_every_operation_keeps_to_its_description(server: JupyterServer) -> None
             ask()
     paths = server.get("/sepal/api/openapi.json")["paths"].items()
     described = {f"{method.upper()} {path}" for path, methods in paths for method in methods if method != "parameters"}
-    assert {label for label, _ in seen} == described - {"GET /events"}
+    # schemathesis leaves out the description itself, which it has read already.
+    assert {label for label, _ in seen} == described - {"GET /events", "GET /openapi.json"}
     assert {label for label, status in seen if status < 300} >= {"GET /kernels/{name}", "POST /kernels/{name}/build"}
     assert {status for _, status in seen} >= {200, 202, 400, 404}
 
@@ -82,7 +84,7 @@ def test_every_operation_keeps_to_its_description(server: JupyterServer) -> None
 def test_every_route_is_described(description: dict[str, Any], server: JupyterServer) -> None:
     """The description names each route with just the methods that it has, and this server's own address."""
     assert description["servers"] == [{"url": "/sepal/api"}] and server.url
-    routes = {pattern: handler for pattern, handler in [*HANDLERS, (r"/sepal/api/events", EventsHandler)]}
+    routes = dict([*HANDLERS, (r"/sepal/api/events", EventsHandler)])
     described = {}
     for path, operations in description["paths"].items():
         pattern = "/sepal/api" + re.sub(r"\{name\}", "([^/]+)", path)
