@@ -9,6 +9,7 @@ from jupyter_client.provisioning import LocalProvisioner
 from tornado.web import HTTPError
 from traitlets import Instance, default
 
+from . import metrics
 from .errors import SepalError
 from .launch import Launch, prepare, ready_generation
 from .settings import Sepal
@@ -49,6 +50,7 @@ class SepalProvisioner(LocalProvisioner):
             raise HTTPError(500, str(error).replace("%", "%%")) from error
         kwargs["cmd"] = [self._launch.python, *kwargs["cmd"][1:]]
         kwargs["env"] = self._launch.env
+        metrics.launched("ready")
         self.log.info("sepal: %s starts from %s", name, generation.path)
         return kwargs
 
@@ -77,6 +79,7 @@ class SepalProvisioner(LocalProvisioner):
         arguments = kwargs["cmd"][kwargs["cmd"].index("-f") :]
         kwargs["cmd"] = [sys.executable, "-m", "sepal_provisioner.waiting", *arguments]
         kwargs["env"] = {**kwargs["env"], VARIABLE: order.to_variable()}
+        metrics.launched("waiting")
         self.log.info("sepal: %s waits for its environment; `jupyter sepal status %s` tells more", name, name)
         return kwargs
 

@@ -83,7 +83,7 @@ class LogCommand(SepalCommand):
         return False
 
     def _show(self, environment: Environment, kernel: Kernel) -> None:
-        path = _log_path(environment, kernel.name, kernel.fingerprint)
+        path = log_path(environment, kernel.name, kernel.fingerprint)
         try:
             text = path.read_text(encoding="utf-8", errors="replace")[-SHOWN:]
         except OSError:
@@ -148,7 +148,7 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _log_path(environment: Environment, name: str, fingerprint: str) -> Path:
+def log_path(environment: Environment, name: str, fingerprint: str) -> Path:
     """The log that belongs to the state which is shown: of a ready prefix its own, else the last attempt's."""
     attempt = environment.store.beside(name, fingerprint, "log")
     if environment.state is State.READY and environment.ready and not attempt.is_file():

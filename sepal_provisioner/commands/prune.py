@@ -45,7 +45,7 @@ class PruneCommand(SepalCommand):
         freed = sum(item.size for item in done if item.remove)
         if self.json:
             kept = [item for item in items if not item.remove]
-            documents = [_document(item) for item in (*done, *kept)]
+            documents = [item_document(item) for item in (*done, *kept)]
             self.print_json({"store": str(store.root), "dry_run": self.dry_run, "freed": freed, "items": documents})
             return 0
         shown = items if self.dry_run else done
@@ -61,7 +61,8 @@ class PruneCommand(SepalCommand):
         return 0
 
 
-def _document(item: Item) -> dict[str, Any]:
+def item_document(item: Item) -> dict[str, Any]:
+    """One thing of a plan for scripts; these keys are documented and stay."""
     return {
         "kind": item.kind,
         "path": str(item.path),

@@ -7,12 +7,10 @@ from textwrap import dedent
 
 from traitlets import Bool, Unicode
 
-from .. import audit
-from ..errors import SettingsError, StoreError, UnknownKernelError
+from ..errors import SettingsError
 from ..files import human_time
-from ..generation import Generation
-from ..index import Kernel
-from ..store import Store, published
+from ..rollback import roll_back
+from ..store import published
 from .command import SepalCommand
 
 
@@ -47,13 +45,7 @@ class RollbackCommand(SepalCommand):
             raise SettingsError("Name one kernel: jupyter sepal rollback venv-gwb")
         stores = self.stores()
         _, kernel = stores.find(self.extra_args[0])
-        store = stores.own
-        if not store.writable():
-            raise StoreError(f"{store.root} can't be changed: you may not write there.")
-        target = None if self.undo else _target(store, kernel, self.to)
-        store.roll_back(kernel.name, kernel.fingerprint, target)
-        facts = {"kernel": kernel.name, "commit": kernel.commit, "fingerprint": kernel.fingerprint}
-        audit.note(store.root, "rollback", "ok", prefix=str(target.path) if target else "the newest", **facts)
+        target = roll_back(stores, kernel, to=self.to, undo=self.undo)
         if self.json:
             self.print_json({"name": kernel.name, "prefix": str(target.path) if target else None})
         elif target:
@@ -62,25 +54,3 @@ class RollbackCommand(SepalCommand):
         else:
             print(f"{kernel.name}: launches use the newest version from now on")
         return 0
-
-
-def _target(store: Store, kernel: Kernel, wanted: str) -> Generation:
-    """The version to go back to. Raises UnknownKernelError, which says which there are."""
-    complete = sorted(store.complete(kernel.name), key=published, reverse=True)
-    if wanted:
-        named = [generation for generation in complete if generation.path.name.startswith(wanted)]
-        if len(named) == 1:
-            return named[0]
-        raise UnknownKernelError(
-            f"{kernel.name} has {'several versions' if named else 'no version'} {wanted!r} in {store.root}; there are: "
-            f"{', '.join(generation.path.name for generation in complete) or 'none'}."
-        )
-    environment = store.observe(kernel.name, kernel.fingerprint)
-    current = environment.ready or environment.older
-    before = complete[complete.index(current) + 1 :] if current in complete else []
-    if before:
-        return before[0]
-    raise UnknownKernelError(
-        f"{kernel.name} has no version before {current.path.name if current else 'the first build'} in {store.root}. "
-        "c.Sepal.keep_generations says how many `jupyter sepal prune` leaves."
-    )
