@@ -161,7 +161,7 @@ def _locked(checkout: Path, file: EnvironmentFile) -> EnvironmentFile:
 
 def parse_conda(text: str, path: str = CONDA_FILE) -> EnvironmentFile:
     """Parse a conda environment file. Raises EnvironmentFileError."""
-    root = _compose(text, path)
+    root = compose(text, path)
     if not isinstance(root, yaml.MappingNode):
         raise _fault(path, root, "expected `name:`, `channels:` and `dependencies:` at the top")
     sections, warnings = _sections(root, path)
@@ -193,7 +193,8 @@ def parse_requirements(text: str, path: str = REQUIREMENTS_FILE) -> EnvironmentF
 # ---------------------------------------------------------------------------------------------------- YAML nodes
 
 
-def _compose(text: str, path: str) -> yaml.Node:
+def compose(text: str, path: str) -> yaml.Node:
+    """A document's nodes, bounded and counted. Raises EnvironmentFileError."""
     try:
         root = _load(text)
     except yaml.MarkedYAMLError as error:

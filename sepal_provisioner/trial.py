@@ -22,10 +22,10 @@ from .builds import Build, request_build
 from .catalog import repository_name
 from .envfile import find_environment_file, fingerprint_of, read_environment_file
 from .errors import BusyError, EnvironmentFileError, SettingsError, StoreError
-from .files import make_folder, remove_tree, store_error, write_atomic, write_json, write_new
+from .files import make_folder, remove_tree, store_error, write_atomic, write_json
 from .generation import Generation
 from .git import look_at_tree
-from .index import Index, Kernel, write_index
+from .index import Kernel
 from .kernelspec import RESOURCES, installed_spec
 from .launcher import write_launch_file
 from .logos import copy_logos
@@ -33,7 +33,7 @@ from .policy import check_file
 from .prune import remove_prefix
 from .settings import Sepal
 from .store import Store, Stores, make_store
-from .users import current_user
+from .trialstore import link_tree, name_kernel, own_settings, read_index_of, share_packages
 
 LAUNCH_FILE = "sepal.json"
 
@@ -86,7 +86,7 @@ def trial_of(path: Path, settings: Sepal) -> Trial:
         environment_file="",
         fingerprint="",
     )
-    return Trial(tree, kernel, _own_settings(settings))
+    return Trial(tree, kernel, own_settings(settings))
 
 
 def register(trial: Trial) -> Trial:
@@ -104,14 +104,14 @@ def register(trial: Trial) -> Trial:
     file = read_environment_file(trial.tree, path)
     check_file(file, trial.tree, trial.settings)
     store = make_store(trial.settings)
-    _share_packages(store)
+    share_packages(store)
     kernel = replace(trial.kernel, environment_file=path, fingerprint=fingerprint_of(file, trial.settings))
     with contextlib.suppress(StoreError):  # a trial works without its logo
         if copy_logos(trial.tree, store.resources / kernel.name):
             kernel = replace(kernel, resources=kernel.name)
     found = replace(trial, kernel=kernel)
-    _write_index(store, kernel.name, kernel)
-    _link(trial.tree, store.apps / kernel.checkout)
+    name_kernel(store, kernel.name, kernel)
+    link_tree(trial.tree, store.apps / kernel.checkout)
     return found
 
 
@@ -150,7 +150,7 @@ def remove(trial: Trial) -> bool:
     """
     store, name, folder = trial.store, trial.kernel.name, trial.store.folder(trial.kernel.name)
     ours = (trial.spec_folder / LAUNCH_FILE).exists()
-    known = _index(store).get(name) is not None
+    known = read_index_of(store).get(name) is not None
     if not ours and not known and not folder.exists():
         return False
     for path in folder.glob("*.lock"):
@@ -162,75 +162,16 @@ def remove(trial: Trial) -> bool:
     if stays := _remove_prefixes(trial, store.generations(name)):
         raise BusyError(f"{stays[0]} Shut that kernel down, then `jupyter sepal try --remove` again.")
     if known:
-        _write_index(store, name, None)
+        name_kernel(store, name, None)
     for path in (folder, store.resources / name):
         remove_tree(path)
     with contextlib.suppress(FileNotFoundError):
         (store.apps / trial.kernel.checkout).unlink()
-    if not _index(store).kernels:  # the last one: nothing else is in this store
+    if not read_index_of(store).kernels:  # the last one: nothing else is in this store
         remove_tree(store.root)
         with contextlib.suppress(OSError):
             store.root.parent.rmdir()
     return True
-
-
-def _own_settings(settings: Sepal) -> Sepal:
-    """The site's settings with a store that is this user's, no catalog, and no commit, which a working tree has not."""
-    home = Store(Path(settings.store))
-    root = home.root if home.writable() else Path(jupyter_data_dir()) / "sepal"
-    own = {
-        "store": str(root / "try" / current_user()),
-        "search_stores": [],
-        "catalogs": [],
-        "require_commit": False,
-        "group": "",
-    }
-    return Sepal.from_json({**settings.to_json(), **own})
-
-
-def _write_index(store: Store, name: str, kernel: Kernel | None) -> None:
-    """Let the index name this kernel as given, or no longer."""
-    with locks.exclusive(store.sync_lock, timeout=30, waiting_for="Another trial is being written"):
-        index = _index(store)
-        others = tuple(one for one in index.kernels if one.name != name)
-        write_index(store.index_path, replace(index, kernels=(*others, kernel) if kernel else others))
-
-
-def _index(store: Store) -> Index:
-    try:
-        return store.index()
-    except ValueError as error:
-        raise StoreError(f"{error}. Remove {store.root} and try again.") from None
-
-
-def _share_packages(store: Store) -> None:
-    """Let trials use the package cache of the store around them, if it has one: what is there is not fetched twice.
-
-    Its lock is shared, too, so that nobody prunes packages from under a trial's build.
-    """
-    around = Store(store.root.parent.parent)
-    if store.packages.exists() or not around.packages.is_dir() or not around.writable():
-        return
-    try:
-        with contextlib.suppress(FileExistsError):
-            write_new(around.packages_lock)
-        for link, target in ((store.packages_lock, around.packages_lock), (store.packages, around.packages)):
-            if not link.is_symlink():
-                link.unlink(missing_ok=True)
-                link.symlink_to(target)
-    except OSError as error:
-        raise store_error(error, store.packages) from error
-
-
-def _link(tree: Path, link: Path) -> None:
-    """Let the store's checkout be the tree itself: what a build reads, and editable installs point to."""
-    try:
-        make_folder(link.parent)
-        temporary = link.with_name(f".{link.name}.{os.getpid()}")
-        temporary.symlink_to(tree)
-        os.replace(temporary, link)
-    except OSError as error:
-        raise store_error(error, link) from error
 
 
 def _remove_prefixes(trial: Trial, generations: list[Generation]) -> list[str]:

@@ -220,6 +220,54 @@ def test_a_parser_that_crashes_is_a_finding_too(tmp_path: Path, monkeypatch: pyt
     assert {one.code for one in found} == {"check-failed", "logo-unusable"}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_damaged_file_crashes_a_check(seed: int, tmp_path: Path) -> None:
+    """Environment files, notebooks and logos with random damage are told in words that can be shown."""
+    import random
+
+    chance = random.Random(seed)
+    pieces = [
+        "- pip:\n",
+        "  - -e .\n",
+        "&a ",
+        "*a",
+        "\t",
+        "{",
+        "]",
+        '"',
+        "\x00",
+        "\u2028",
+        "<<: *a\n",
+        "prefix: [x]\n",
+        "- -r ../x\n",
+    ]
+    pieces += [
+        "- python 3\n",
+        "- ipykernel=\n",
+        "~",
+        "!!binary ",
+        "- pip: {}\n",
+        "name: {a: b}\n",
+        "- rasterio @ file:///x\n",
+    ]
+    text = "name: forest\n" + CONDA + "- gdal\n- pip:\n  - six\n  - -r more.txt\nvariables:\n  A: b\n"
+
+    def damaged(whole: str) -> str:
+        for _ in range(chance.randint(1, 5)):
+            at = chance.randrange(len(whole) + 1)
+            whole = whole[:at] + chance.choice(pieces) + whole[at + chance.randint(0, 9) :]
+        return whole
+
+    for number in range(60):
+        (tmp_path / chance.choice(["sepal_environment.yml", "requirements.txt"])).write_text(damaged(text))
+        (tmp_path / "more.txt").write_text(damaged("six\nrasterio\n"))
+        (tmp_path / "ui.ipynb").write_text(damaged(notebook("x")))
+        (tmp_path / "logo.png").write_bytes(png(1, 1)[: chance.randint(0, 33)])
+        found = list(run_checks(tree(tmp_path, Sepal(allowed_hosts=["github.com"])), solve=False))
+        assert "check-failed" not in {one.code for one in found}, (number, found)
+        assert "\x00" not in shown.text(found) and shown.github(found).count("\n") == max(len(found) - 1, 0)
+
+
 def test_a_folder_without_git_is_checked(tmp_path: Path) -> None:
     """Where git knows nothing, the files of the folder are looked at; environments and hidden caches are left out."""
     folder = tmp_path / "forest"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..errors import PolicyError
+from ..errors import EnvironmentFileError, PolicyError
 from ..lockfile import LOCK_FILE, conda_platform
+from ..lockreader import LOCK_BYTES
 from ..policy import check_file
-from ..requirements import pip_target
+from ..requirements import pip_target, read_text
 from .finding import Finding, finding
 from .subject import Environment, Subject, fault_place
 
@@ -84,8 +85,7 @@ def _fault(subject: Subject, environment: Environment, missing: list[Finding]) -
 def _lock_platform(subject: Subject) -> str:
     """The platform that a lock says it is for, or ""."""
     try:
-        with (subject.root / LOCK_FILE).open(encoding="utf-8", errors="replace") as stream:
-            found = _PLATFORM.search(stream.read(100_000))
-    except OSError:
+        found = _PLATFORM.search(read_text(subject.root, LOCK_FILE, LOCK_BYTES))
+    except EnvironmentFileError:
         return ""
     return found[1] if found else ""

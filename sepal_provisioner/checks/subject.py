@@ -13,6 +13,7 @@ import yaml
 
 from ..envfile import (
     EnvironmentFile,
+    compose,
     find_environment_file,
     parse_conda,
     parse_requirements,
@@ -90,16 +91,18 @@ def _read(root: Path, path: str) -> Environment:
         parsed = parse_conda(text, path) if conda else parse_requirements(text, path)
     except EnvironmentFileError as error:
         return Environment(path, fault=error)
-    places = tuple(_conda_places(text)) if conda else tuple(Place("pip", t, n) for n, t in requirement_lines(text))
+    places = (
+        tuple(_conda_places(text, path)) if conda else tuple(Place("pip", t, n) for n, t in requirement_lines(text))
+    )
     try:
         return Environment(path, parsed, read_environment_file(root, path), places)
     except EnvironmentFileError as error:
         return Environment(path, parsed, None, places, error)
 
 
-def _conda_places(text: str) -> Iterator[Place]:
-    """Where each entry of a sound conda file stands; the parser has counted it already."""
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+def _conda_places(text: str, path: str) -> Iterator[Place]:
+    """Where each entry of a sound conda file stands."""
+    root = compose(text, path)  # by the very reader that found it sound: PyYAML and libyaml differ about tabs
     assert isinstance(root, yaml.MappingNode)
     for key, value in root.value:
         if isinstance(value, yaml.ScalarNode):
