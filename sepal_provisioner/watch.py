@@ -187,8 +187,8 @@ class Watch:
                     self._say(f"removed {item.path} ({item.reason})")
                 if self.stop.is_set():
                     return
-        except SepalError as error:
-            self._say_once("prune", f"nothing was pruned: {error.message}")
+        except (SepalError, OSError) as error:
+            self._say_once("prune", f"the prune ended early: {error}")
 
     def _say_once(self, about: str, text: str) -> None:
         """Say what has not been said of this already: the same problem every five minutes would hide all others."""

@@ -147,6 +147,13 @@ def test_there_is_one_watch_for_a_store(site: Site) -> None:
         second = subprocess.run(command(site), capture_output=True, text=True, check=False)
         assert second.returncode == 8 and "Another `jupyter sepal watch`" in second.stderr
         assert f"process {status(site)['pid']}" in second.stderr
+        told = subprocess.run(
+            [sys.executable, "-m", "jupyter", "sepal", "status", f"--config={site.config()}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert f"process {watch.pid}" in told.stdout, "the process that was started is the watch itself"
 
 
 def test_what_no_catalog_names_is_pruned(site: Site) -> None:

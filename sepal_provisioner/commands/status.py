@@ -11,6 +11,7 @@ from ..engines import ENGINES
 from ..files import human_size, human_time
 from ..settings import Sepal
 from ..store import Environment, State, Store, Stores
+from ..watchfile import read_status
 from .command import SepalCommand, error_document
 from .list import kernel_document
 from .table import print_table
@@ -61,6 +62,7 @@ def _overview(stores: Stores, settings: Sepal) -> dict[str, Any]:
 
 def _store(store: Store) -> dict[str, Any]:
     document: dict[str, Any] = {"path": str(store.root), "writable": store.writable(), "error": None}
+    document["watch"] = read_status(store)
     try:
         index = store.index()
     except ValueError as error:
@@ -77,6 +79,8 @@ def _print_overview(document: dict[str, Any]) -> None:
     for store in document["stores"]:
         print(f"store {store['path']} ({'writable' if store['writable'] else 'read-only'})")
         print(f"  last sync: {_ago(store['synced'])}")
+        if (watch := store["watch"]) and watch["running"]:
+            print(f"  watch: {watch.get('state')}, on {watch.get('host')}, process {watch.get('pid')}")
         if store["error"]:
             print(f"  the index can't be read: {store['error']}")
         for catalog in store["catalogs"]:
