@@ -38,7 +38,10 @@ class Reply:
 class JupyterServer:
     """A server process; use it as a context manager."""
 
-    def __init__(self, config: Path, *, env: Mapping[str, str] | None = None, app: str = "server") -> None:
+    def __init__(
+        self, config: Path, *, env: Mapping[str, str] | None = None, app: str = "server", base: str = "/"
+    ) -> None:
+        self._base = base.rstrip("/")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = config.with_name(f"{app}-{self.port}.log")
@@ -59,7 +62,7 @@ class JupyterServer:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                self.get("/api/status")
+                self.get(f"{self._base}/api/status")
                 return self
             time.sleep(0.1)
         self.__exit__()

@@ -230,3 +230,21 @@ def test_the_language_is_chosen() -> None:
     assert choose("xx", "de, fr-CA;q=0.8, es;q=0.9") == "es"
     assert choose("", "fr-FR,fr;q=0.9,en;q=0.8") == "fr"
     assert choose("", ";;q=,,") == choose("", "de;q=nan") == "en"
+
+
+@needs_browser
+def test_the_launcher_leads_to_the_dashboard(site: Site, browser: Browser) -> None:
+    """JupyterLab's launcher has a tile that opens the dashboard in a page of its own, under the server's own path."""
+    stock(site, 3)
+    config = site.config(**{"ServerApp.base_url": "/user/ada/", "Sepal.refresh_interval": 0})
+    with JupyterServer(config, app="lab", base="/user/ada/") as server, browser.new_context() as context:
+        context.set_default_timeout(PATIENCE * 1000)
+        page = context.new_page()
+        page.goto(f"{server.url}/user/ada/lab?reset&token={TOKEN}")
+        tile = page.locator(".jp-LauncherCard", has_text="Shared kernels")
+        tile.scroll_into_view_if_needed()
+        page.screenshot(path=ARTIFACTS / "launcher.png")
+        with context.expect_page() as opened:
+            tile.click()
+        opened.value.get_by_text("Forest change 1").first.wait_for()
+        assert opened.value.url.startswith(f"{server.url}/user/ada/sepal")
