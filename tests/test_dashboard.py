@@ -242,7 +242,7 @@ def test_the_launcher_leads_to_the_dashboard(site: Site, browser: Browser) -> No
         page = context.new_page()
         page.goto(f"{server.url}/user/ada/lab?reset&token={TOKEN}")
         tile = page.locator(".jp-LauncherCard", has_text="Shared kernels")
-        tile.scroll_into_view_if_needed()
+        tile.locator("svg").wait_for()
         page.screenshot(path=ARTIFACTS / "launcher.png")
         with context.expect_page() as opened:
             tile.click()
