@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections import defaultdict
@@ -85,8 +86,11 @@ class Actions:
         view = self._views.find(name)
         path = log_path(view.environment, view.kernel.name, view.kernel.fingerprint)
         try:
-            with path.open("rb") as stream:
-                size = os.fstat(stream.fileno()).st_size
+            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+                info = os.fstat(stream.fileno())
+                if not stat.S_ISREG(info.st_mode):  # a FIFO would hold the thread for ever
+                    raise OSError("it is not a regular file")
+                size = info.st_size
                 begin = min(max(size - limit, 0) if offset is None else offset, size)
                 stream.seek(begin)
                 data = stream.read(limit)

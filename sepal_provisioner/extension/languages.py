@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).with_name("languages")
+FOLDER = Path(__file__).with_name("words")
 LANGUAGES = ("en", "fr", "es")
 
 

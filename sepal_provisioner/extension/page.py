@@ -16,7 +16,7 @@ from tornado.web import authenticated
 from ..files import human_size
 from ..store import State
 from .documents import kernel_view
-from .handlers import RESOURCE
+from .handler import RESOURCE
 from .holders import Holders
 from .languages import LANGUAGES, choose, words
 

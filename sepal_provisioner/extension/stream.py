@@ -13,7 +13,8 @@ from tornado.web import HTTPError, authenticated
 from ..errors import SepalError
 from ..settings import Sepal
 from .documents import kernel_view, progress_view
-from .handlers import NothingHandler, SepalHandler
+from .handler import SepalHandler
+from .handlers import NothingHandler
 from .holders import Holders
 from .statuses import answer_of, status_of
 from .views import View, Views
