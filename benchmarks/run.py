@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import build
+import dashboard
 import launch
 import listing
 import prewarm
@@ -24,6 +25,7 @@ MEASURES: dict[str, Callable[[Path], Iterator[Measure]]] = {
     "build": build.measures,
     "waiting": waiting.measures,
     "prewarm": prewarm.measures,
+    "dashboard": dashboard.measures,
 }
 
 DESCRIPTION = """\
@@ -35,14 +37,15 @@ compares their medians. Times differ between machines and from minute to minute;
   launch    a ready kernel until its first answer, against a plain kernel.json            about 3 min
   build     a cold build, against creating the environment and `pip install ipykernel`    about 4 min
   waiting   a kernel without its environment, and the relay that it becomes               about 3 min
-  prewarm   twelve environments, four at a time, against one after another                about 5 min
+  prewarm   twelve environments, four at a time, against one after another                about 6 min
+  dashboard 300 kernels in the browser's page, and the server while eight builds run      about 1 min
 """
 EPILOG = """\
 The table shows medians with their quartiles, the ratio, and the bound that it must keep (`-`: for information).
 Exit code: 0 when every bound is kept, 1 otherwise.
 
 examples:
-  python benchmarks/run.py                          all of it, 8 minutes
+  python benchmarks/run.py                          all of it, a quarter of an hour and more
   python benchmarks/run.py listing sync             two of them
   python benchmarks/run.py listing --json out.json  with every single duration in seconds
 

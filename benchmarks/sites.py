@@ -10,8 +10,20 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from channel import ensure_channel
 from conftest import Site, commit, mirrors
+from server import TOKEN, JupyterServer
 
-__all__ = ["GEO_FILE", "NAME", "Site", "commit", "ensure_channel", "geo_file", "geo_site", "site_of"]
+__all__ = [
+    "GEO_FILE",
+    "NAME",
+    "TOKEN",
+    "JupyterServer",
+    "Site",
+    "commit",
+    "ensure_channel",
+    "geo_file",
+    "geo_site",
+    "site_of",
+]
 
 NAME = "venv-geo"
 # The usual geospatial stack. `pip` is listed because conda's Python does not always bring it.

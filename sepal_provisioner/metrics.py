@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 _BUCKETS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
@@ -37,6 +38,25 @@ def stock(states: Mapping[str, int], size: float, free: float) -> None:
             metrics["kernels"].labels(state).set(count)
         metrics["size"].set(size)
         metrics["free"].set(free)
+
+
+def write(path: Path) -> None:
+    """Write everything that is counted as text, by rename: what node_exporter's textfile collector reads.
+
+    For a process without a server. Raises OSError.
+    """
+    from prometheus_client import REGISTRY, write_to_textfile
+
+    write_to_textfile(str(path), REGISTRY)
+
+
+def available() -> bool:
+    """Whether anything can be counted, by loading what counts. For a process that has been told to."""
+    try:
+        import prometheus_client
+    except ImportError:
+        return False
+    return bool(prometheus_client)
 
 
 def _metrics() -> Mapping[str, Any] | None:

@@ -6,15 +6,19 @@ ends at once when it is asked to, and leaves running builds to finish. What it d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
-from . import locks
+from . import locks, metrics
 from .errors import ChangedError, PolicyError, SepalError, StoreError
 from .files import human_size, human_time, set_umask, write_json
 from .index import Index, Kernel
@@ -29,6 +33,7 @@ from .watchfile import Doing, Status, lock_path, status_path
 
 TICK = 0.2  # seconds
 LOOK_EVERY = 30  # seconds between two looks for what could be built, besides the one after each sync
+METRICS_EVERY = 15  # seconds
 LONGEST_PAUSE = 3600  # seconds, after syncs that failed
 PRUNE_EVERY = 86_400  # seconds, when nothing was built meanwhile
 
@@ -45,6 +50,7 @@ class Watch:
         interval: float,
         jobs: int,
         prune: bool,
+        metrics_file: Path | None = None,
     ) -> None:
         self._settings, self._say, self._notifier = settings, say, notifier
         self._interval, self._prune = interval, prune
@@ -58,6 +64,7 @@ class Watch:
         self._failed_syncs = 0
         self._next_look = 0.0
         self._next_prune = 0.0
+        self._metrics_file, self._next_metrics = metrics_file, 0.0
         self._said: dict[str, str] = {}
         self.stop = threading.Event()
         self.status = Status(os.getpid(), socket.gethostname(), time.time())
@@ -100,6 +107,25 @@ class Watch:
             self._pruning = threading.Thread(target=self._clean, name="sepal-prune", daemon=True)
             self._pruning.start()
         self._tell(self._doing())
+        if self._metrics_file is not None and now >= self._next_metrics:
+            self._next_metrics = now + METRICS_EVERY
+            self._measure(self._metrics_file)
+
+    def _measure(self, path: Path) -> None:
+        """Write the metrics: what has been counted, and what there is now."""
+        views = [self._stores.observe(kernel) for _, kernel in self._stores.kernels()]
+        states = Counter(view.state.value for view in views)
+        size = 0
+        for view in views:
+            with contextlib.suppress(OSError, ValueError):
+                size += view.ready.record().size if view.ready else 0
+        try:
+            metrics.stock(
+                {state.value: states[state.value] for state in State}, size, disk_usage(self._store.root).free
+            )
+            metrics.write(path)
+        except OSError as error:
+            self._say_once("metrics", f"{path} can't be written: {error.strerror}")
 
     def _doing(self) -> Doing:
         if self._pool.running:
@@ -167,6 +193,10 @@ class Watch:
         return environment.progress.retry_at(self._settings.retry_after) <= time.time()
 
     def _ended(self, result: Result) -> None:
+        if result.built or result.error:
+            self._next_metrics = 0
+            progress = self._stores.observe(self._stores.find(result.name)[1]).progress
+            metrics.built(result.error.code if result.error else "ok", progress.durations if progress else {})
         if result.error:
             again = "" if self.stop.is_set() else f" (jupyter sepal log {result.name})"
             self._say_once(result.name, f"{result.name}: [{result.error.code}] {result.error.message}{again}")

@@ -98,7 +98,8 @@ def test_it_syncs_builds_and_follows_a_change(conda_site: Site) -> None:
     a broken one is told once, with its code, and costs nothing else. SIGTERM ends it with 0 and its last words."""
     conda_site.add("one", {"sepal_environment.yml": SMALL})
     conda_site.add("broken", {"sepal_environment.yml": BROKEN})
-    with watching(conda_site, "--interval=1", "--jobs=2", "--json") as watch:
+    counted = conda_site.root / "sepal.prom"
+    with watching(conda_site, "--interval=1", "--jobs=2", "--json", f"--metrics={counted}") as watch:
         until(lambda: state(conda_site, "venv-one") is State.READY, watch)
         (first,) = prefixes(conda_site, "venv-one")
         commit(conda_site.repository("one"), {"sepal_environment.yml": SMALL.replace("python,", "python, numpy,")})
@@ -111,6 +112,12 @@ def test_it_syncs_builds_and_follows_a_change(conda_site: Site) -> None:
         assert seen["last_error"].startswith("venv-broken: No set of packages")
         attempts = conda_site.stores.observe(conda_site.stores.find("venv-broken")[1]).progress
         assert attempts is not None and attempts.attempt == 1, "a failure is remembered, however many syncs follow"
+        until(lambda: 'sepal_builds_total{result="ok"} 2.0' in counted.read_text(), watch)
+        words = counted.read_text()
+        assert (
+            'sepal_build_failures_total{code="unsolvable"} 1.0' in words and 'sepal_kernels{state="ready"} 1.0' in words
+        )
+        assert 'sepal_build_phase_seconds_count{phase="compile"} 2.0' in words
         watch.send_signal(signal.SIGTERM)
         assert watch.wait(60) == 0
         assert watch.stdout is not None and json.loads(watch.stdout.read())["state"] == "stopped"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-from traitlets import Bool, Integer
+from traitlets import Bool, Integer, Unicode
 
+from .. import metrics
 from ..errors import SettingsError
 from ..notify import Notifier
 from ..watch import Watch
@@ -32,7 +34,7 @@ class WatchCommand(SepalCommand):
     """
     examples = dedent(
         """\
-        jupyter sepal watch --jobs=2 --prune
+        jupyter sepal watch --jobs=2 --prune --metrics=/var/lib/node_exporter/sepal.prom
         jupyter sepal watch --interval=60 --config=/etc/jupyter/jupyter_server_config.py"""
     )
 
@@ -44,7 +46,16 @@ class WatchCommand(SepalCommand):
     jobs = Integer(1, min=1, max=64, help="How many builds run at the same time.").tag(config=True)
     prune = Bool(False, help="Remove what is no longer needed, once the builds are done.").tag(config=True)
 
-    aliases = {**SepalCommand.aliases, "interval": "WatchCommand.interval", "jobs": "WatchCommand.jobs"}
+    metrics = Unicode("", help="A file for Prometheus (node_exporter's textfile collector): FOLDER/sepal.prom.").tag(
+        config=True
+    )
+
+    aliases = {
+        **SepalCommand.aliases,
+        "interval": "WatchCommand.interval",
+        "jobs": "WatchCommand.jobs",
+        "metrics": "WatchCommand.metrics",
+    }
     flags = {
         **SepalCommand.flags,
         "prune": (
@@ -57,6 +68,8 @@ class WatchCommand(SepalCommand):
         settings = self.settings()
         if not settings.catalogs:
             raise SettingsError("There is nothing to watch: set c.Sepal.catalogs in jupyter_server_config.py.")
+        if self.metrics and not metrics.available():
+            raise SettingsError("--metrics needs prometheus_client: pip install prometheus-client")
         watch = Watch(
             settings,
             self._log_line,
@@ -64,6 +77,7 @@ class WatchCommand(SepalCommand):
             interval=self.interval or settings.refresh_interval or INTERVAL,
             jobs=self.jobs,
             prune=self.prune,
+            metrics_file=Path(self.metrics).absolute() if self.metrics else None,
         )
 
         def stop(signum: int, frame: Any) -> None:
