@@ -38,7 +38,7 @@ def measures(work: Path) -> Iterator[Measure]:
             assert status == 202, answer
         during: list[float] = []
         every: list[float] = []
-        while _building(server, len(ours)):
+        while _building(server, {kernel.name for kernel in ours}):
             during.append(get("/api/kernelspecs")[1])
             every += [get("/sepal")[1], get("/sepal/api/kernels")[1], during[-1]]
             time.sleep(0.05)
@@ -59,8 +59,7 @@ def _get(server: JupyterServer, path: str) -> tuple[float, float]:
         return first, time.perf_counter() - began
 
 
-def _building(server: JupyterServer, wanted: int) -> bool:
-    """Whether any of the builds still runs."""
+def _building(server: JupyterServer, wanted: set[str]) -> bool:
+    """Whether any of the builds still runs, or has not begun."""
     kernels = server.get("/sepal/api/kernels")["kernels"]
-    states = [kernel["state"] for kernel in kernels if kernel["name"].startswith("venv-app")]
-    return "building" in states or states.count("ready") < wanted
+    return any(kernel["state"] != "ready" for kernel in kernels if kernel["name"] in wanted)
