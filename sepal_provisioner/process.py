@@ -129,6 +129,7 @@ def stand_back(niceness: int, memory: int, processes: int) -> None:
     """
     with contextlib.suppress(OSError):
         os.nice(niceness)
+    _let_session_stand_back(os.getpid())
     for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_NPROC, processes)):
         if value:
             with contextlib.suppress(OSError, ValueError):
@@ -137,10 +138,19 @@ def stand_back(niceness: int, memory: int, processes: int) -> None:
                 resource.setrlimit(limit, (most, most))
 
 
+def _let_session_stand_back(pid: int) -> None:
+    """Give a new session the priority that we have. Linux weighs whole sessions against each other (sched(7),
+    "autogroup"), and each begins with the ordinary weight, however nice its processes are."""
+    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+    if niceness > 0:
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+
+
 def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> Process[bytes]:
     """Start a process that we will end ourselves (with `stop`), its output in a file."""
     with output.open("ab") as stream:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -149,6 +159,8 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: 
             cwd=cwd,
             start_new_session=True,
         )
+    _let_session_stand_back(process.pid)
+    return process
 
 
 def join(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, keep: Sequence[int] = ()) -> Process[bytes]:
@@ -231,6 +243,7 @@ def _started(
         start_new_session=True,
         pass_fds=tuple(keep),
     )
+    _let_session_stand_back(process.pid)
     try:
         yield process
     except BaseException:

@@ -172,7 +172,7 @@ class Sepal(Configurable):
     ).tag(config=True)
 
     build_niceness = Integer(
-        10, min=0, max=19, help="""How far builds stand back for everything else (nice). Default: 10."""
+        19, min=0, max=19, help="""How far builds stand back for everything else (nice). Default: 19."""
     ).tag(config=True)
 
     build_variables = List(

@@ -294,3 +294,12 @@ def wait_for(path: Path, text: str) -> None:
     while not path.exists() or text not in path.read_text():
         assert time.monotonic() < deadline, f"{text} never came"
         select.select([], [], [], 0.01)
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this Linux has no autogroups")
+def test_a_session_stands_back_as_its_processes_do() -> None:
+    """A command that gets a session of its own is weighed as we are, and not as something new and important."""
+    code = "from sepal_provisioner.process import run, stand_back\nstand_back(7, 0, 0)\n"
+    code += "print(run(['sh', '-c', 'sleep 0.5; cat /proc/self/autogroup']).stdout)\n"
+    done = run([sys.executable, "-c", code])
+    assert done.stdout.strip().endswith(f"nice {min(19, os.nice(0) + 7)}"), done
