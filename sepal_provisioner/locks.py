@@ -1,7 +1,8 @@
 """Locks on files, kept by the operating system: a killed process leaves none behind.
 
 Two kinds. `exclusive` is for whoever writes (a build, a sync). `share` is taken on a prefix's marker by every kernel
-that runs from it; both are flock(2), so that one excludes the other, and a shared one works on a read-only mount.
+that runs from it, and `alone` by who removes the prefix; all are flock(2), so that one excludes the other, and a shared
+one works on a read-only mount.
 """
 
 from __future__ import annotations
@@ -69,11 +70,27 @@ def exclusive(path: Path, *, timeout: float, waiting_for: str) -> Iterator[int]:
             ) from error
         raise store_error(error, path) from error
     try:
-        if path.suffix == ".lock":  # not a prefix's marker, whose content is its own
-            _sign(descriptors[-1])
+        _sign(descriptors[-1])
         yield descriptors[-1]
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def alone(path: Path, *, waiting_for: str) -> Iterator[None]:
+    """Hold the lock on a file whose content is its own, such as a prefix's marker, when nobody shares it.
+
+    filelock's files may lose what is in them. Raises BusyError, with `waiting_for` in its text, and OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{waiting_for} (lock: {path}).") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def holder(path: Path) -> str:

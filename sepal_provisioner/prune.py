@@ -259,7 +259,7 @@ def _remove(store: Store, item: Item) -> Item:
 
 def remove_prefix(store: Store, generation: Generation) -> None:
     """Remove a prefix that no kernel runs from, marker first. Raises BusyError while one does, and OSError."""
-    with locks.exclusive(generation.marker, timeout=0, waiting_for="a kernel runs from it"):
+    with locks.alone(generation.marker, waiting_for="a kernel runs from it"):
         generation.marker.unlink()
         if generation.path.is_symlink():  # adopted: its files are not ours
             generation.path.unlink()

@@ -15,7 +15,7 @@ import pytest
 
 from sepal_provisioner import locks
 from sepal_provisioner.errors import BusyError, StoreError
-from sepal_provisioner.locks import exclusive, held, share
+from sepal_provisioner.locks import alone, exclusive, held, share
 from sepal_provisioner.users import current_user
 
 WAITING = "Somebody else builds venv-gwb"
@@ -202,13 +202,13 @@ def test_shared_locks_agree_with_each_other_and_not_with_an_exclusive_one(tmp_pa
         ours = share(path)
         try:
             assert not held(path), "only an exclusive lock counts as held"
-            with pytest.raises(BusyError), exclusive(path, timeout=0, waiting_for=WAITING):
+            with pytest.raises(BusyError), alone(path, waiting_for=WAITING):
                 pass
         finally:
             os.close(ours)
-        with pytest.raises(BusyError), exclusive(path, timeout=0, waiting_for=WAITING):
+        with pytest.raises(BusyError), alone(path, waiting_for=WAITING):
             pass
-    with exclusive(path, timeout=60, waiting_for=WAITING), pytest.raises(BlockingIOError):
+    with alone(path, waiting_for=WAITING), pytest.raises(BlockingIOError):
         share(path)
     os.close(share(path))
     assert path.read_text() == "{}", "locking a marker leaves its content alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,10 +122,12 @@ def test_a_running_kernel_holds_its_prefix(server: JupyterServer, built: Site) -
         pid = int(kernel.run("import os; print(os.getpid())").text)
         assert marker.samefile(held_files(pid)[0])
         assert not [path for path in held_files(server.process.pid) if path == marker]
-        with pytest.raises(locks.BusyError), locks.exclusive(marker, timeout=0, waiting_for="a kernel"):
+        with pytest.raises(locks.BusyError), locks.alone(marker, waiting_for="a kernel"):
             pass
-    with locks.exclusive(marker, timeout=30, waiting_for="the kernel's end"):
-        pass
+    deadline = time.monotonic() + 30
+    while locks.shared(marker):
+        assert time.monotonic() < deadline, "the kernel's end"
+        time.sleep(0.05)
 
 
 def held_files(pid: int) -> list[Path]:
