@@ -114,7 +114,9 @@ def geo_prefix(site: Site) -> str:
 def test_an_installed_spec_is_complete(installed: Site) -> None:
     """kernel.json, the launch file and logos are there; it names no provisioner and shows no password."""
     folder = Path(os.environ["JUPYTER_DATA_DIR"]) / "kernels" / "venv-geo"
-    assert {path.name for path in folder.iterdir()} == {"kernel.json", "sepal.json", "logo-64x64.png", "logo-svg.svg"}
+    files = {"kernel.json", "sepal.json", "logo-64x64.png", "logo-svg.svg", "venv"}
+    assert {path.name for path in folder.iterdir()} == files
+    assert str((folder / "venv").resolve()) == geo_prefix(installed), "a path to the environment that never changes"
     spec = json.loads((folder / "kernel.json").read_text())
     assert spec["display_name"] == "(venv) App geo"
     assert spec["argv"][1:] == [
