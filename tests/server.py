@@ -62,7 +62,7 @@ class JupyterServer:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(OSError):
-                self.get(f"{self._base}/api/status")
+                self.get("/api/status")
                 return self
             time.sleep(0.1)
         self.__exit__()
@@ -97,8 +97,8 @@ class JupyterServer:
                 return error.code, text.decode(errors="replace")
 
     def get(self, path: str) -> Any:
-        """GET, which must succeed."""
-        status, answer = self.request("GET", path)
+        """GET below the server's own path, which must succeed."""
+        status, answer = self.request("GET", self._base + path)
         assert status == 200, (status, answer)
         return answer
 

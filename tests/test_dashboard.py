@@ -125,7 +125,7 @@ def test_building_watching_and_cancelling(channel: Path, tmp_path: Path, open_pa
         site.add("slow", {"sepal_environment.yml": SMALL.format("")}, label="Slow one")
         site.sync()
         config = site.config(**EXTENSION, **{"ServerApp.base_url": "/user/ada/"})
-        with _Prefixed(config, "/user/ada/") as server:
+        with JupyterServer(config, base="/user/ada/") as server:
             page = open_page(server, base="/user/ada/")
             row = page.locator("#rows tr")
             page.get_by_role("button", name="Build: Slow one").press("Enter")
@@ -151,17 +151,6 @@ def test_building_watching_and_cancelling(channel: Path, tmp_path: Path, open_pa
             row.get_by_text("rolled back").wait_for()
             page.get_by_role("button", name="Use newest: Slow one").click()
             page.get_by_role("button", name="Roll back: Slow one").wait_for()
-
-
-class _Prefixed(JupyterServer):
-    """A server below a path, as behind a hub."""
-
-    def __init__(self, config: Path, base: str) -> None:
-        super().__init__(config)
-        self._base = base
-
-    def get(self, path: str) -> Any:
-        return super().get(self._base.rstrip("/") + path)
 
 
 @needs_browser
