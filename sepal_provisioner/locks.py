@@ -28,12 +28,22 @@ LOOKED_AT = 0.3  # seconds for which somebody may hold a marker only to see whet
 
 def shared(path: Path) -> bool:
     """Whether anybody holds a lock of either kind on `path`. What is not there, nobody holds."""
+    return _refused(path, fcntl.LOCK_EX)
+
+
+def held(path: Path) -> bool:
+    """Whether somebody holds the exclusive lock on `path`. Needs no right to write."""
+    return _refused(path, fcntl.LOCK_SH)
+
+
+def _refused(path: Path, kind: int) -> bool:
+    """Whether a lock of this kind is not to be had on a file now; it is given back at once."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
         return error.errno == errno.EWOULDBLOCK
     finally:
@@ -110,21 +120,6 @@ def _sign(descriptor: int) -> None:
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(signature).encode(), 0)
-
-
-def held(path: Path) -> bool:
-    """Whether somebody holds the exclusive lock on `path`. Needs no right to write."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno == errno.EWOULDBLOCK
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def share(path: Path, timeout: float = LOOKED_AT) -> int:

@@ -287,7 +287,7 @@ class Stores:
 
     def complete(self, name: str) -> list[Generation]:
         """Every complete prefix of a kernel in any store, the newest first."""
-        found = [g for store in self for g in store.generations(name) if g.marker.is_file()]
+        found = [generation for store in self for generation in store.complete(name)]
         return sorted(found, key=published, reverse=True)
 
     def newest(self, name: str) -> Generation | None:

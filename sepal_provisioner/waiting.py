@@ -549,7 +549,6 @@ class Parent:
         named = base.get("JPY_PARENT_PID", "")
         self._pid = int(named) if named.isdigit() else 0
         self._looked = 0.0
-        self._told: Phase | None = None
 
     def gone(self) -> bool:
         """Whether it ended. Looks once a second."""

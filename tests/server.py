@@ -82,19 +82,7 @@ class JupyterServer:
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request: (status, the JSON answer or None)."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=300) as response:
-                text = response.read()
-                return response.status, json.loads(text) if text else None
-        except urllib.error.HTTPError as error:
-            text = error.read()
-            try:
-                return error.code, json.loads(text)
-            except ValueError:
-                return error.code, text.decode(errors="replace")
+        return ask(self.url + path, TOKEN, method, body)
 
     def get(self, path: str) -> Any:
         """GET below the server's own path, which must succeed."""
@@ -179,6 +167,23 @@ class Kernel:
             elif kind == "execute_reply":
                 replied = True
         return reply
+
+
+def ask(url: str, token: str, method: str = "GET", body: Any = None) -> tuple[int, Any]:
+    """One request with a token: (status, the JSON answer, the text of what is none, or None)."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=300) as response:
+            text = response.read()
+            return response.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as error:
+        text = error.read()
+        try:
+            return error.code, json.loads(text)
+        except ValueError:
+            return error.code, text.decode(errors="replace")
 
 
 def free_port() -> int:

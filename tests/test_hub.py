@@ -10,8 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,7 +19,7 @@ from typing import Any
 import pytest
 import websocket
 from conftest import Site
-from server import free_port
+from server import ask, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "jupyterhub"
@@ -95,15 +93,7 @@ c.Spawner.args = ["--allow-root"]
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request: (status, JSON or None)."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"token {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                text = response.read()
-                return response.status, json.loads(text) if text else None
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode(errors="replace")
+        return ask(self.url + path, self.token, method, body)
 
     @contextlib.contextmanager
     def server(self, user: str) -> Iterator[str]:

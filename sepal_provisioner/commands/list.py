@@ -6,10 +6,12 @@ from textwrap import dedent
 from typing import Any
 
 from ..catalog import without_credentials
-from ..files import human_size
+from ..files import human_size, is_number
+from ..generation import Record
 from ..index import Kernel
+from ..settings import Sepal
 from ..store import Environment
-from .command import SepalCommand
+from .command import SepalCommand, error_document
 from .table import print_table
 
 
@@ -56,6 +58,34 @@ def kernel_document(kernel: Kernel, environment: Environment) -> dict[str, Any]:
         "fingerprint": kernel.fingerprint,
         "state": environment.state.value,
         "prefix": str(environment.ready.path) if environment.ready else None,
+    }
+
+
+def build_document(record: Record) -> dict[str, Any]:
+    """How a prefix was built, for scripts: the key `build` of `status` and of the server's API."""
+    return {
+        "engine": record.engine,
+        "built": record.built,
+        "seconds": record.seconds,
+        "size": record.size,
+        "user": record.user,
+        "host": record.host,
+        "commit": record.commit,
+        "packages": len(record.packages),
+        "durations": {name: value for name, value in record.durations.items() if is_number(value)},
+    }
+
+
+def failure_document(environment: Environment, settings: Sepal) -> dict[str, Any] | None:
+    """Why there is no prefix, since when, and when a launch tries again; None where nothing failed."""
+    failure, progress = environment.failure, environment.progress
+    if failure is None or progress is None:
+        return None
+    return {
+        **error_document(failure),
+        "when": progress.ended or progress.updated,
+        "attempts": max(int(progress.attempt), 1),
+        "retry_at": progress.retry_at(settings.retry_after) or None,
     }
 
 

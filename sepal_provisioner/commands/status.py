@@ -12,8 +12,8 @@ from ..files import human_size, human_time
 from ..settings import Sepal
 from ..store import Environment, State, Store, Stores
 from ..watchfile import read_status
-from .command import SepalCommand, error_document
-from .list import kernel_document
+from .command import SepalCommand
+from .list import build_document, failure_document, kernel_document
 from .table import print_table
 
 SHOWN_LINES = 30  # of a tool's own words; all of them are in the log
@@ -96,20 +96,6 @@ def _print_overview(document: dict[str, Any]) -> None:
     print_table(("KERNELS", ""), [(state, str(count)) for state, count in document["kernels"].items()])
 
 
-def _failure(environment: Environment, settings: Sepal) -> dict[str, Any] | None:
-    progress = environment.progress
-    if environment.failure is None or progress is None:
-        return None
-    return {
-        **error_document(environment.failure),
-        "when": progress.ended or progress.updated,
-        "attempts": progress.attempt,
-        "retry_at": progress.retry_at(settings.retry_after) or None,
-        "user": progress.user,
-        "host": progress.host,
-    }
-
-
 def _kernel(stores: Stores, settings: Sepal, name: str) -> dict[str, Any]:
     _, kernel = stores.find(name)
     environment = stores.observe(kernel)
@@ -139,24 +125,16 @@ def _progress(environment: Environment) -> dict[str, Any] | None:
     }
 
 
+def _failure(environment: Environment, settings: Sepal) -> dict[str, Any] | None:
+    failure, progress = failure_document(environment, settings), environment.progress
+    return {**failure, "user": progress.user, "host": progress.host} if failure and progress else None
+
+
 def _build(environment: Environment) -> dict[str, Any] | None:
     try:
-        record = environment.ready.record() if environment.ready else None
+        return build_document(environment.ready.record()) if environment.ready else None
     except (OSError, ValueError):
-        record = None
-    if record is None:
         return None
-    return {
-        "engine": record.engine,
-        "built": record.built,
-        "seconds": record.seconds,
-        "size": record.size,
-        "user": record.user,
-        "host": record.host,
-        "commit": record.commit,
-        "packages": len(record.packages),
-        "durations": dict(record.durations),
-    }
 
 
 def _kernel_text(document: dict[str, Any]) -> str:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..commands.command import error_document
-from ..commands.list import kernel_document
-from ..files import is_number
-from ..generation import Record
+from ..commands.list import build_document, failure_document, kernel_document
 from ..progress import Progress
 from ..settings import Sepal
 from ..uses import last_use
@@ -30,7 +27,7 @@ def kernel_view(view: View, settings: Sepal, holders: Holders, *, writable: bool
         "writable": writable,
         "rolled_back": environment.rolled_back,
         "versions": view.versions,
-        "build": _build(view.record),
+        "build": build_document(view.record) if view.record else None,
         "failure": _failure(view, settings),
         "progress": progress_view(view.progress) if view.building else None,
     }
@@ -59,30 +56,6 @@ def progress_view(progress: Progress | None) -> dict[str, Any] | None:
     }
 
 
-def _build(record: Record | None) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    return {
-        "engine": record.engine,
-        "built": record.built,
-        "seconds": record.seconds,
-        "size": record.size,
-        "commit": record.commit,
-        "user": record.user,
-        "host": record.host,
-        "packages": len(record.packages),
-        "durations": {name: value for name, value in record.durations.items() if is_number(value)},
-    }
-
-
 def _failure(view: View, settings: Sepal) -> dict[str, Any] | None:
-    failure, progress = view.environment.failure, view.environment.progress
-    if failure is None or progress is None:
-        return None
-    return {
-        **error_document(failure),
-        "detail": failure.detail[-DETAIL:],
-        "when": progress.ended or progress.updated,
-        "attempts": max(int(progress.attempt), 1),
-        "retry_at": progress.retry_at(settings.retry_after) or None,
-    }
+    failure = failure_document(view.environment, settings)
+    return {**failure, "detail": failure["detail"][-DETAIL:]} if failure else None
