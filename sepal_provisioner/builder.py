@@ -40,15 +40,15 @@ from .store import BYTECODE, Store
 from .trust import Trust
 from .users import current_user
 
-LOCK_GRACE = 600  # seconds beyond the other build's own limit for which we wait for its lock
+LOCK_SECONDS = 1  # many start at once where many launch: all but one end, and whoever started them waits without them
 
 
 def build(request: Request) -> Generation:
-    """Build what is asked for, or return what is already there. Raises SepalError, which is also in the progress."""
+    """Build what is asked for, or return what is already there. Raises BusyError while somebody else builds it, and any
+    other SepalError, which is then also in the progress."""
     store, kernel = Store(request.store), request.kernel
     lock = store.beside(kernel.name, kernel.fingerprint, "lock")
-    limit = request.settings.build_timeout + LOCK_GRACE
-    with locks.exclusive(lock, timeout=limit, waiting_for=f"Somebody else builds {kernel.name}") as held:
+    with locks.exclusive(lock, timeout=LOCK_SECONDS, waiting_for=f"Somebody else builds {kernel.name}") as held:
         ready = store.observe(kernel.name, kernel.fingerprint).ready
         if ready and not request.force:
             return ready

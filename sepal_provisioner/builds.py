@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from . import audit, locks, process
 from .environ import build_environment
-from .errors import BuildError, CancelledBuildError, ChangedError, KilledError, PolicyError, SepalError
+from .errors import BuildError, BusyError, CancelledBuildError, ChangedError, KilledError, PolicyError, SepalError
 from .files import human_time, make_folder, store_error, write_new
 from .generation import Generation
 from .index import Kernel
@@ -47,6 +48,9 @@ class Build:
             return ready
         if self._child is not None and self._child.poll() is None:
             return None
+        if self._child is not None and self._child.returncode == BusyError.exit_code:  # somebody else was faster
+            self._child = None
+            self._started -= 1
         if locks.held(self._path("lock")):
             return None
         if ready := self._ready():  # published between the two looks
@@ -58,6 +62,16 @@ class Build:
             self._start()
             return None
         raise self._silent(progress)
+
+    def when_free(self, call: Callable[[], object]) -> None:
+        """Call back, once, from another thread, when nobody holds the build's lock; a step then tells what it gave."""
+
+        def wait() -> None:
+            with contextlib.suppress(OSError):
+                locks.wait_until_free(self._path("lock"))
+            call()
+
+        threading.Thread(target=wait, name="build's end", daemon=True).start()
 
     @property
     def progress(self) -> Progress | None:

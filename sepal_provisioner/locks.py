@@ -36,6 +36,15 @@ def held(path: Path) -> bool:
     return _refused(path, fcntl.LOCK_SH)
 
 
+def wait_until_free(path: Path) -> None:
+    """Block until nobody holds the exclusive lock on `path`; the system wakes us. Raises OSError: it is not there."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
 def _refused(path: Path, kind: int) -> bool:
     """Whether a lock of this kind is not to be had on a file now; it is given back at once."""
     try:

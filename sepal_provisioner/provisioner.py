@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -12,9 +13,12 @@ from traitlets import Instance, default
 from . import metrics
 from .errors import SepalError
 from .launch import Launch, prepare, ready_generation
+from .ports import Ports
 from .settings import Sepal
 from .store import Stores
 from .waiting import VARIABLE, Order
+
+_PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 
 
 class SepalProvisioner(LocalProvisioner):
@@ -26,6 +30,7 @@ class SepalProvisioner(LocalProvisioner):
 
     settings = Instance(Sepal)
     _launch: Launch | None = None
+    _ports: Ports | None = None
     _was_dead = False  # whether the kernel that is being replaced had ended by itself
 
     @default("settings")
@@ -41,6 +46,7 @@ class SepalProvisioner(LocalProvisioner):
         stores = Stores.of(self.settings.store, self.settings.search_stores)
         try:
             generation = ready_generation(stores, name)
+            self._keep_ports()
             kwargs = await super().pre_launch(**kwargs)
             if generation is None:
                 return self._wait(name, kwargs)
@@ -72,6 +78,25 @@ class SepalProvisioner(LocalProvisioner):
         may want that of a living kernel, jupyter_client's restarter asks for it when the kernel is dead."""
         self._was_dead = self.process is not None and self.process.poll() is not None
         await super().kill(restart=restart)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        """Give the kernel's ports back once it does not start again. Called by the kernel manager after its end."""
+        await super().cleanup(restart=restart)
+        if self._ports is not None and not restart:
+            self._ports.close()
+            self._ports = None
+
+    def _keep_ports(self) -> None:
+        """Choose the kernel's ports, and keep them free until it has bound them. The base class only looks which ones
+        are free: where forty people start kernels at once, two servers choose the same."""
+        manager = self.parent
+        if manager is None or manager.transport != "tcp" or not manager.cache_ports or self.ports_cached:
+            return
+        with contextlib.suppress(OSError):  # the base class chooses
+            self._ports = Ports.keep(manager.ip, len(_PORTS))
+            for name, port in zip(_PORTS, self._ports.numbers, strict=True):
+                setattr(manager, name, port)
+            self.ports_cached = True
 
     def _wait(self, name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Start the waiting kernel in the real one's place: it builds, shows how far that is, and hands over."""

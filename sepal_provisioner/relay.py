@@ -51,7 +51,6 @@ class RealKernel:
         self._answers = 0
         self._questions = 0
         self._heard = False
-        self._threads: list[threading.Thread] = []
 
     def _connect(self, channel: str, kind: int) -> zmq.Socket[bytes]:
         socket = self._wire.context.socket(kind)
@@ -87,6 +86,11 @@ class RealKernel:
             self._ask()
         return False
 
+    @property
+    def answered(self) -> bool:
+        """Whether anything came from it yet; the rest of what `step` waits for takes milliseconds."""
+        return self._answers > 0 or self._heard
+
     def _ask(self) -> None:
         message = self._session.send(self.shell, "kernel_info_request", {})
         assert message is not None
@@ -112,24 +116,13 @@ class RealKernel:
 
     def relay(self) -> None:
         """From now on zmq passes every frame on, a thread for each channel; the sockets are not ours any more."""
-        for number, (front, back) in enumerate(self.pairs()):
-            steer = self._wire.context.socket(zmq.PAIR)
-            steer.bind(f"inproc://steer-{number}")
-            thread = threading.Thread(target=_pass_on, args=(front, back, steer), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        for pair in self.pairs():
+            threading.Thread(target=_pass_on, args=pair, daemon=True).start()
 
     def settle(self) -> None:
-        """The kernel ended: let what it said last reach the clients, and close every socket."""
+        """The kernel ended: let what it said last reach the clients. The end of the context ends the threads."""
         time.sleep(SETTLE_SECONDS)
-        for number in range(len(self._threads)):
-            with self._wire.context.socket(zmq.PAIR) as pilot:
-                pilot.connect(f"inproc://steer-{number}")
-                pilot.send(b"TERMINATE")
-        for thread in self._threads:
-            thread.join(LINGER / 1000)
-        for _, back in self.pairs():
-            back.close()
+        self._wire.context.term()
 
     def discard(self) -> None:
         """End a kernel that was not handed over to, and leave nothing of it: an open socket holds up our own end."""
@@ -144,11 +137,11 @@ class RealKernel:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _pass_on(front: zmq.Socket[bytes], back: zmq.Socket[bytes], steer: zmq.Socket[bytes]) -> None:
-    with contextlib.suppress(zmq.ZMQError):
-        zmq.proxy_steerable(front, back, None, steer)
-    for socket in (front, back, steer):
-        socket.close()
+def _pass_on(front: zmq.Socket[bytes], back: zmq.Socket[bytes]) -> None:
+    with contextlib.suppress(zmq.ZMQError):  # the context ends
+        zmq.proxy(front, back)
+    front.close()
+    back.close(0)  # nobody is there any more
 
 
 def remove_old_folders() -> None:

@@ -28,7 +28,7 @@ from .builds import LOOK_EVERY, Build, request_build
 from .errors import BuildError, SepalError, SettingsError
 from .generation import Generation
 from .launch import prepare, ready_generation
-from .progress import Phase
+from .progress import Phase, Progress
 from .relay import RealKernel
 from .settings import Sepal
 from .store import Stores
@@ -36,7 +36,7 @@ from .wire import Frames, Wire, read_connection
 
 VARIABLE = "SEPAL_LAUNCH"
 TICK = 100  # milliseconds between two looks at the build
-SHORT_TICK = 4  # when somebody waits for us and not for the build
+SHORT_TICK = 4  # when the real kernel answers: somebody waits for us and not for the build
 DRAW_EVERY = 1.0  # seconds between two drawings of an unchanged build: the elapsed time goes on
 DRAW_AT_MOST_EVERY = 0.4
 HELD_LIMIT = 1_000  # requests
@@ -137,7 +137,9 @@ class WaitingKernel:
         self._poller = zmq.Poller()
         self._partners: dict[zmq.Socket[bytes], zmq.Socket[bytes]] = {}  # while frames are passed on by hand
         self._looked = 0.0
+        self._progress: Progress | None = None
         self._told: Phase | None = None
+        self._freed = os.pipe()  # wakes us when nobody holds the build's lock any more
 
     # ------------------------------------------------------------------------------------------------- the life
 
@@ -146,13 +148,16 @@ class WaitingKernel:
         self._catch_signals()
         self.wire.status("starting")
         self._look_for_environment()
-        for socket in (self.wire.shell, self.wire.control, self.wire.stdin, self.wire.iopub):
+        for socket in (self.wire.shell, self.wire.control, self.wire.stdin, self.wire.iopub, self._freed[0]):
             self._poller.register(socket, zmq.POLLIN)
         while not self._stopped and not self._handed_over:
             for socket, _ in self._poller.poll(self._tick_every):
                 if self._handed_over:  # by the message before this one: the sockets are not ours any more
                     break
-                if socket in self._partners:
+                if socket == self._freed[0]:
+                    os.read(self._freed[0], 1)
+                    self._looked = 0.0
+                elif socket in self._partners:
                     self._pass(socket)
                 elif self.real is None or socket not in (self.real.shell, self.real.iopub):
                     self._receive(socket)
@@ -180,9 +185,8 @@ class WaitingKernel:
                 elif self.real.step():
                     self._hand_over(self.real)
                     return
-            elif self.build is not None and self.failure is None and time.monotonic() - self._looked > self._look_every:
-                self._looked = time.monotonic()
-                generation = self.build.step()
+            elif self.build is not None and self.failure is None and time.monotonic() - self._looked > LOOK_EVERY:
+                generation = self._look(self.build)
                 self._tell()
                 if generation is not None:
                     self._start(generation)
@@ -192,16 +196,17 @@ class WaitingKernel:
             self._fail(BuildError(f"The kernel can't be started: {error}"))
         self._draw()
 
-    @property
-    def _look_every(self) -> float:
-        """Seconds between two looks at the build: the marker follows the last phase, and from then on somebody waits
-        for us and not for the build."""
-        return SHORT_TICK / 1000 if self._told is Phase.VERIFY else LOOK_EVERY
+    def _look(self, build: Build) -> Generation | None:
+        """Look at the build once, and remember how far it is: between two looks no file is read."""
+        self._looked = time.monotonic()
+        generation = build.step()
+        self._progress = build.progress
+        return generation
 
     @property
     def _tick_every(self) -> int:
-        """Milliseconds."""
-        return SHORT_TICK if self.real is not None or self._told is Phase.VERIFY else TICK
+        """Milliseconds. Messages wake us, the real kernel's first answer too: ticks are for what no message tells."""
+        return SHORT_TICK if self.real is not None and self.real.answered else TICK
 
     def _look_for_environment(self) -> None:
         """Find or ask for the prefix; an older one starts meanwhile where the settings say so."""
@@ -229,7 +234,7 @@ class WaitingKernel:
                 return
             if found is not None:
                 self.build = found
-                found.step()
+                self._look(found)
             if use_older and older is not None:
                 self._outdated = self._outdated or "building"
                 self._start(older)
@@ -238,10 +243,12 @@ class WaitingKernel:
 
     def _tell(self) -> None:
         """A line for each phase on standard error: a server's log, or the terminal of `jupyter execute`."""
-        progress = self.build.progress if self.build is not None else None
-        if progress is not None and progress.phase is not self._told:
-            self._told = progress.phase
-            say(f"{self.order.name}: {progress.sentence()}")
+        if self._progress is not None and self._progress.phase is not self._told:
+            self._told = self._progress.phase
+            say(f"{self.order.name}: {self._progress.sentence()}")
+            if self._told is Phase.VERIFY and self.build is not None:
+                # Its end is what everybody waits for. To look for it often would cost forty of us a processor.
+                self.build.when_free(lambda: os.write(self._freed[1], b"."))
 
     def _start(self, generation: Generation) -> None:
         """Start the real kernel; held requests go on waiting until it answers."""
@@ -317,7 +324,6 @@ class WaitingKernel:
             time.sleep(TICK / 1000)
         real.settle()
         real.remove()
-        self.wire.close()
         return code
 
     def _end(self) -> int:
@@ -460,14 +466,13 @@ class WaitingKernel:
     # ------------------------------------------------------------------------------------------------- display
 
     def _view(self) -> display.View:
-        progress = self.build.progress if self.build is not None else None
-        if progress is not None:
-            self._fraction = max(self._fraction, progress.fraction)
+        if self._progress is not None:
+            self._fraction = max(self._fraction, self._progress.fraction)
         if self.real is not None:
             self._fraction = 1.0
         own = self.build is None or self.build.ours
         return display.View(
-            self.order.display_name, progress, self._began, own, self._fraction, starting=self.real is not None
+            self.order.display_name, self._progress, self._began, own, self._fraction, starting=self.real is not None
         )
 
     def _show(self, held: Held) -> None:

@@ -95,7 +95,7 @@ def private_connection(like: Connection) -> tuple[Connection, Path]:
 
 
 class Wire:
-    """The bound sockets of one kernel. Binding happens at once; raises zmq.ZMQError when a port is taken."""
+    """The bound sockets of one kernel. Binding happens at once; raises SettingsError when that can't be done."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -118,7 +118,11 @@ class Wire:
         if self.connection.curve:
             socket.curve_publickey, socket.curve_secretkey = self.connection.curve
             socket.curve_server = True
-        socket.bind(self.connection.address(channel))
+        address = self.connection.address(channel)
+        try:
+            socket.bind(address)
+        except zmq.ZMQError as error:
+            raise SettingsError(f"The kernel can't listen on {address}: {error.strerror}. Start it again.") from None
         return socket
 
     def read(self, frames: Frames) -> tuple[list[bytes], dict[str, Any]] | None:

@@ -103,6 +103,24 @@ def test_many_who_ask_get_one_build(conda_site: Site) -> None:
     assert [g.number for g in conda_site.store.generations("venv-one")] == [1]
 
 
+def test_a_builder_that_was_not_first_ends_and_is_not_missed(conda_site: Site) -> None:
+    """Of many builders that start at the same moment all but one end at once, so that forty who wait are not forty
+    idle processes; who started one of them still gets the prefix, and knows that the build isn't theirs meanwhile."""
+    conda_site.add("late", {"sepal_environment.yml": SMALL})
+    conda_site.sync()
+    build = request_build(conda_site.stores, "venv-late", conda_site.settings())
+    assert isinstance(build, Build)
+    build._start()
+    lock = conda_site.store.beside(build.kernel.name, build.kernel.fingerprint, "lock")
+    with locks.exclusive(lock, timeout=0, waiting_for="the first of them"):
+        while build.ours:
+            assert build.step() is None
+            time.sleep(0.02)
+        assert build.step() is None
+    assert build.wait().number == 1
+    assert build.ours
+
+
 def test_a_killed_build_is_taken_over(conda_site: Site) -> None:
     """Whoever waits for a build that is killed with SIGKILL starts it again, and its remains are gone."""
     conda_site.add("killed", {"sepal_environment.yml": SMALL})

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from sepal_provisioner import locks
 from sepal_provisioner.errors import BusyError, StoreError
-from sepal_provisioner.locks import alone, exclusive, held, share
+from sepal_provisioner.locks import alone, exclusive, held, share, wait_until_free
 from sepal_provisioner.users import current_user
 
 WAITING = "Somebody else builds venv-gwb"
@@ -145,6 +146,21 @@ def test_whoever_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
             process.kill()
             assert waiter.stdout.readline() == "held\n"
             waiter.kill()
+
+
+def test_a_wait_for_the_end_takes_nothing(tmp_path: Path) -> None:
+    """Whoever waits until a lock is free sleeps while it is held, goes on when its holder is killed, and holds nothing
+    afterwards; where there is no lock, that is an error."""
+    path = tmp_path / "a.lock"
+    with holder(path) as process, ThreadPoolExecutor(2) as pool:
+        waiters = [pool.submit(wait_until_free, path) for _ in range(2)]
+        assert not any(wait(waiters, timeout=0.3).done)
+        process.kill()
+        assert [waiter.result(60) for waiter in waiters] == [None, None]
+    with exclusive(path, timeout=0, waiting_for=WAITING):
+        pass
+    with pytest.raises(FileNotFoundError):
+        wait_until_free(tmp_path / "none.lock")
 
 
 def test_an_error_inside_frees_the_lock(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ from sepal_provisioner.errors import BuildError, SettingsError, SolveError
 from sepal_provisioner.generation import Record
 from sepal_provisioner.launch import prepare
 from sepal_provisioner.progress import Phase, read_progress
-from sepal_provisioner.waiting import HELD_LIMIT, Order, serve
+from sepal_provisioner.waiting import HELD_LIMIT, VARIABLE, Order, serve
 from sepal_provisioner.wire import CHANNELS, FOLDER, Wire, read_connection
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
@@ -419,6 +420,26 @@ def test_jupyters_restarter_never_builds(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_to_wait_costs_next_to_nothing(stage: Stage) -> None:
+    """Forty kernels that wait for one build must leave it the processors: in no phase does one that shows a cell's
+    progress take more than a twenty-fifth of one."""
+    with stage.waiting() as waiting:
+        client = waiting.client()
+        client.wait(is_display(client.cell("1")))
+        for phase in (Phase.SOLVE, Phase.COMPILE, Phase.VERIFY):
+            stage.tell(phase=phase)
+            until(lambda phase=phase: phase.value in waiting.printed(), "the phase")
+            before, began = processor_time(waiting.process.pid), time.monotonic()
+            time.sleep(2)
+            assert processor_time(waiting.process.pid) - before < (time.monotonic() - began) / 25
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has computed so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 # -------------------------------------------------------------------------------------------------- the hand-over
 
 
@@ -517,16 +538,23 @@ def test_held_frames_are_replayed_byte_for_byte(stage: Stage, tmp_path: Path) ->
         assert came == {"shell": [*sent, later], "control": [debug]}
 
 
-def test_an_interrupt_while_the_kernel_starts_does_not_kill_it(stage: Stage) -> None:
+def test_an_interrupt_while_the_kernel_starts_does_not_kill_it(stage: Stage, tmp_path: Path) -> None:
     """Between the real kernel's start and its first answer, an interrupt ends the held cell; the next one runs."""
+    gate = tmp_path / "gate"  # until it is there, the kernel has been started and says nothing
+    generation = stage.prefix()
+    python = Path(generation.python)
+    real = python.rename(python.with_name("python-itself"))
+    python.write_text(f'#!/bin/sh\nuntil [ -e "{gate}" ]; do sleep 0.05; done\nexec "{real}" "$@"\n')
+    python.chmod(0o755)
     with stage.waiting() as waiting:
         client = waiting.client()
         cell = client.cell("1")
         client.wait(is_display(cell))
-        stage.publish()
+        stage.publish(generation)
         pid = real_kernel(waiting)
         waiting.interrupt()
         assert text(client.finish(cell)).startswith("KeyboardInterrupt")
+        gate.touch()
         assert client.run("import os; os.getpid()") == str(pid)
 
 
@@ -973,7 +1001,8 @@ def test_an_order_survives_its_variable(stage: Stage) -> None:
 
 
 def test_what_it_cannot_start_with_is_told(stage: Stage, tmp_path: Path) -> None:
-    """No connection file, an unreadable one, or no order: a line on standard error and the error's exit code."""
+    """No connection file, an unreadable one, no order, or a port that is taken: a line on standard error and the exit
+    code of the error."""
     for arguments in ([], ["-f"]):
         with pytest.raises(SettingsError, match="connection file"):
             serve(stage.order(), arguments, {})
@@ -985,3 +1014,10 @@ def test_what_it_cannot_start_with_is_told(stage: Stage, tmp_path: Path) -> None
     command = [sys.executable, "-m", "sepal_provisioner.waiting", "-f", str(broken)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("[sepal] ")
+    with stage.waiting() as waiting:
+        waiting.client()
+        command[-1] = str(waiting.file)
+        env = {**os.environ, VARIABLE: stage.order().to_variable()}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 2 and "can't listen on tcp://127.0.0.1:" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
