@@ -38,6 +38,7 @@ class Build:
     request: Path
     after: int | None  # a forced build: only a prefix with a higher number is what we wait for
     env: Mapping[str, str]  # of the process that builds
+    niceness: int = 0
     began: float = field(default_factory=time.time)
     _child: process.Process[bytes] | None = None
     _started: int = 0
@@ -113,7 +114,7 @@ class Build:
             make_folder(self.log.parent)
             with contextlib.suppress(FileExistsError):
                 write_new(self.log)
-            self._child = process.spawn(command(self.request), env=self.env, output=self.log)
+            self._child = process.spawn(command(self.request), env=self.env, output=self.log, niceness=self.niceness)
         except OSError as error:
             raise store_error(error, self.log) from error
 
@@ -166,7 +167,8 @@ def request_build(
     numbers = [g.number for g in store.complete(kernel.name) if g.fingerprint == kernel.fingerprint]
     # Our own interpreter needs more than the commands of the build do, and hands no more on.
     env = build_environment(os.environ, (*settings.build_variables, *_OUR_INTERPRETERS))
-    return Build(store, kernel, request.write(), after=max(numbers, default=0) if force else None, env=env)
+    after = max(numbers, default=0) if force else None
+    return Build(store, kernel, request.write(), after, env, settings.build_niceness)
 
 
 def _raise_if_recent(failure: SepalError, progress: Progress | None, settings: Sepal, kernel: Kernel) -> None:

@@ -11,17 +11,19 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NoReturn, cast
+from typing import IO, Any, NoReturn, cast
 
 OUTPUT_LIMIT = 4_000_000  # bytes kept of a command's output; the rest is read and dropped
 TAIL_LINES = 60
 LINE_LIMIT = 4_000
+INSIST = 50  # tries to lower a session's priority
 LINGER = 2.0  # seconds for which we listen to what a command that ended has left running
 
 Process = subprocess.Popen
@@ -107,11 +109,12 @@ def follow(
 
 
 def spawn(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, output: Path | None = None
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, output: Path | None = None, niceness: int = 0
 ) -> Process[bytes]:
-    """Start a process that outlives us, in a session of its own, its output in a file. Poll it to reap it."""
+    """Start a process that outlives us, in a session of its own that stands back by `niceness` (0 to 19) from its first
+    moment, its output in a file. Poll it to reap it."""
     with open(output or os.devnull, "ab") as stream:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
             stdout=stream,
@@ -120,16 +123,18 @@ def spawn(
             cwd="/",
             start_new_session=True,
         )
+    _let_stand_back(process.pid, niceness)
+    return process
 
 
 def stand_back(niceness: int, memory: int, processes: int) -> None:
-    """Let this process and its children stand back for everything else, within limits; 0 is none.
+    """Let this process, and the children that it will have, stand back for everything else, within limits; 0 is none.
 
     Bytes of address space for each process, and processes of this user. What the system refuses stays as it is.
     """
-    with contextlib.suppress(OSError):
-        os.nice(niceness)
-    _let_session_stand_back(os.getpid())
+    _let_stand_back(os.getpid(), niceness)
+    if niceness > 0 and _leads_session():
+        threading.Thread(target=_insist, args=(niceness,), name="priority", daemon=True).start()
     for limit, value in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_NPROC, processes)):
         if value:
             with contextlib.suppress(OSError, ValueError):
@@ -138,13 +143,41 @@ def stand_back(niceness: int, memory: int, processes: int) -> None:
                 resource.setrlimit(limit, (most, most))
 
 
-def _let_session_stand_back(pid: int) -> None:
-    """Give a new session the priority that we have. Linux weighs whole sessions against each other (sched(7),
-    "autogroup"), and each begins with the ordinary weight, however nice its processes are."""
-    niceness = os.getpriority(os.PRIO_PROCESS, 0)
+def _let_stand_back(pid: int, niceness: int) -> None:
+    """Lower a process's priority to that niceness, and its session's where it leads one. Linux weighs whole sessions
+    against each other (sched(7), "autogroup"), and each begins with the ordinary weight, however nice its processes
+    are. A command that somebody starts in a terminal leaves the terminal's session as it is."""
+    with contextlib.suppress(OSError):
+        if os.getpriority(os.PRIO_PROCESS, pid) < niceness:
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
     if niceness > 0:
         with contextlib.suppress(OSError):
-            Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+            if os.getsid(pid) == pid:
+                Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
+
+
+def _insist(niceness: int) -> None:
+    """Linux lets ordinary users change one session in a tenth of a second, and many builds may begin at once."""
+    own = Path("/proc/self/autogroup")
+    with contextlib.suppress(OSError):
+        for _ in range(INSIST):
+            if own.read_text().rstrip().endswith(f" {niceness}"):
+                return
+            with contextlib.suppress(BlockingIOError):
+                own.write_text(str(niceness))
+            time.sleep(0.1)
+
+
+def _leads_session() -> bool:
+    return os.getsid(0) == os.getpid()
+
+
+def _apart() -> dict[str, Any]:
+    """How a child gets a process group that can be killed as one: a session of its own, which no terminal can reach. A
+    session that stands back is kept together, for a new one would not stand back; it has no terminal."""
+    if sys.version_info >= (3, 11) and _leads_session() and os.getpriority(os.PRIO_PROCESS, 0) > 0:
+        return {"process_group": 0}
+    return {"start_new_session": True}
 
 
 def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> Process[bytes]:
@@ -157,9 +190,9 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: 
             stderr=stream,
             env=dict(env),
             cwd=cwd,
-            start_new_session=True,
+            **_apart(),
         )
-    _let_session_stand_back(process.pid)
+    _let_stand_back(process.pid, os.getpriority(os.PRIO_PROCESS, 0))
     return process
 
 
@@ -240,10 +273,10 @@ def _started(
         stderr=stderr,
         cwd=cwd,
         env=None if env is None else dict(env),
-        start_new_session=True,
         pass_fds=tuple(keep),
+        **_apart(),
     )
-    _let_session_stand_back(process.pid)
+    _let_stand_back(process.pid, os.getpriority(os.PRIO_PROCESS, 0))
     try:
         yield process
     except BaseException:
