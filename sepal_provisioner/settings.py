@@ -172,7 +172,11 @@ class Sepal(Configurable):
     ).tag(config=True)
 
     build_niceness = Integer(
-        19, min=0, max=19, help="""How far builds stand back for everything else (nice). Default: 19."""
+        19,
+        min=0,
+        max=19,
+        help="""How far builds stand back for everything else (nice). Where every processor is always busy, they take
+        long: a smaller number gives them more. Default: 19.""",
     ).tag(config=True)
 
     build_variables = List(
