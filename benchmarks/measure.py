@@ -38,6 +38,7 @@ class Unit:
 
 SECONDS = Unit("s", "ms", 1000)
 MEGABYTES = Unit("MB", "kB", 1000)
+PERCENT = Unit("%", "‰", 10)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ away, and the benchmark plays the build's last moment: it holds the lock and put
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from launch import LAUNCH_SECONDS, RECONNECT_MILLISECONDS, stock_kernel
-from measure import MEGABYTES, Measure, in_turns, say
+from measure import MEGABYTES, PERCENT, Measure, in_turns, say
 from sites import NAME, Site, ensure_channel, geo_site
 from traitlets.config import Config
 
@@ -30,7 +31,7 @@ from sepal_provisioner.generation import Generation, Record
 from sepal_provisioner.progress import Phase
 
 STARTS, HANDOVERS, TRIPS, OUTPUTS = 31, 41, 401, 7
-PICKED, READY, TRIP, OUTPUT, MEMORY = 1.0, 1.05, 1.15, 1.15, 45.0
+PICKED, READY, TRIP, OUTPUT, MEMORY, PROCESSOR = 1.0, 1.05, 1.15, 1.15, 45.0, 2.5
 CELL = "6 * 7"
 FLOOD = "for _ in range(100):\n    print('x' * 999_999)"
 
@@ -60,6 +61,7 @@ def measures(work: Path) -> Iterator[Measure]:
         taken = in_turns("output", {"ours": partial(_flood, ours), "stock": partial(_flood, stock)}, OUTPUTS, warm=1)
         yield Measure("100 MB of output, through the relay", tuple(taken["ours"]), tuple(taken["stock"]), OUTPUT)
     yield Measure("memory of a waiting kernel", (stage.memory(),), (MEMORY,), 1.0, MEGABYTES)
+    yield Measure("processor of a waiting kernel", (stage.processor(),), (PROCESSOR,), 1.0, PERCENT)
 
 
 class _Stage:
@@ -165,6 +167,23 @@ class _Stage:
             status = Path(f"/proc/{manager.provisioner.process.pid}/status").read_text()  # type: ignore[union-attr]
             (kilobytes,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))
             return int(kilobytes) * 1024 / 1e6
+
+    def processor(self) -> float:
+        """Per cent of a processor that a waiting kernel with a cell under display takes while a build verifies."""
+        with self._last_moment(), self.waiting() as (manager, client):
+            client.execute(CELL)
+            _await_display(client)
+            time.sleep(1)
+            status = Path(f"/proc/{manager.provisioner.process.pid}/stat")  # type: ignore[union-attr]
+            before, began = _computed(status), time.perf_counter()
+            time.sleep(10)
+            return 100 * (_computed(status) - before) / (time.perf_counter() - began)
+
+
+def _computed(status: Path) -> float:
+    """Seconds that a process has computed so far, from its /proc/<pid>/stat."""
+    fields = status.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _picked(stage: _Stage) -> float:

@@ -265,7 +265,9 @@ def test_two_environments_build_at_the_same_time(conda_site: Site) -> None:
     while any(process.poll() is None for process in processes):
         together = max(together, sum(locks.held(build.log.with_suffix(".lock")) for build in builds))
         time.sleep(0.005)
-    assert together == 2 and [process.wait() for process in processes] == [0] * 4
+    codes = [process.wait() for process in processes]
+    assert together == 2 and sorted(codes[:2])[0] == sorted(codes[2:])[0] == 0
+    assert set(codes) <= {0, BusyError.exit_code}, "who is not first ends"
     built = [line for line in audit.lines(conda_site.store.root) if line["action"] == "build"]
     assert sorted(line["kernel"] for line in built) == sorted(NAMES)
     assert [len(conda_site.store.generations(name)) for name in NAMES] == [1, 1]
