@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import websocket
+
+from sepal_provisioner.ports import Ports
 
 TOKEN = "token-of-the-tests"
 
@@ -186,8 +187,11 @@ def ask(url: str, token: str, method: str = "GET", body: Any = None) -> tuple[in
             return error.code, text.decode(errors="replace")
 
 
+_PORTS: list[Ports] = []
+
+
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of loopback that nobody listens on now, and that only a server can bind until the tests end: several of
+    them run at once."""
+    _PORTS.append(Ports.keep("127.0.0.1", 1))
+    return _PORTS[-1].numbers[0]

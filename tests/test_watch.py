@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import configparser
 import contextlib
 import json
@@ -20,9 +21,10 @@ import pytest
 from conftest import Site, commit
 from slow import slow_channel
 
-from sepal_provisioner import locks
+from sepal_provisioner import audit, locks
 from sepal_provisioner.commands.app import SepalApp
 from sepal_provisioner.notify import Notifier
+from sepal_provisioner.progress import Progress
 from sepal_provisioner.store import State
 from sepal_provisioner.watchfile import lock_path, status_path
 
@@ -125,6 +127,31 @@ def test_it_syncs_builds_and_follows_a_change(conda_site: Site) -> None:
     said = log(conda_site)
     assert said.count("[unsolvable]") == 1 and "venv-one: ready after" in said and "venv-one: changed" in said
     assert "Traceback" not in said and said.rstrip().endswith("stopped")
+
+
+def test_what_failed_is_built_again_later_and_later(conda_site: Site) -> None:
+    """A build that fails is repeated without anybody's doing, each time after twice the wait of the time before, and
+    what the watch said of it once it does not say again."""
+    conda_site.options["retry_after"] = 1
+    conda_site.add("broken", {"sepal_environment.yml": BROKEN})
+    with watching(conda_site, "--interval=1") as watch:
+        observed = until(lambda: (now := attempt(conda_site, "venv-broken")) and now.attempt >= 3 and now, watch)
+    assert observed.error == "unsolvable"
+    ended = [line["time"] for line in audit.lines(conda_site.store.root) if line["action"] == "build"]
+    moments = [calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ")) for moment in ended]
+    assert moments[1] - moments[0] >= 1 and moments[2] - moments[1] >= 2
+    assert log(conda_site).count("[unsolvable]") == 1
+
+
+def attempt(site: Site, name: str) -> Progress | None:
+    """The progress of a build that ended, or None."""
+    progress = site.stores.observe(site.stores.find(name)[1]).progress if name in names(site) else None
+    return progress if progress is not None and progress.ended else None
+
+
+def names(site: Site) -> list[str]:
+    """The kernels that the index lists so far."""
+    return [kernel.name for _, kernel in site.stores.kernels()]
 
 
 def test_a_stopped_watch_leaves_its_build_to_finish(conda_site: Site, channel: Path) -> None:
