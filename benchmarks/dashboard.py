@@ -21,7 +21,7 @@ FIRST_BYTE, SLOWEST, UNAFFECTED = 0.05, 0.2, 1.1
 def measures(work: Path) -> Iterator[Measure]:
     """A real Jupyter server; the builds are real ones too, asked for through its API."""
     files = [geo_file(("gdal", "pyproj", "numpy"), f"VERSION_{number}") for number in range(BUILDS)]
-    site = site_of(work / "dashboard", ensure_channel(), files)
+    site = site_of(work / "site", ensure_channel(), files)
     ours = site.store.index().kernels
     fill_store(site.store, KERNELS - BUILDS)
     write_index(site.store.index_path, Index(time.time(), (*ours, *site.store.index().kernels)))

@@ -38,7 +38,7 @@ def measures(work: Path) -> Iterator[Measure]:
     For information also the part that can differ at all: until the kernel's process is there.
     """
     say("launch: building the environment")
-    site = geo_site(work / "launch", ensure_channel())
+    site = geo_site(work / "site", ensure_channel())
     generation = site.build(NAME)
     config = Config(Sepal=site.values())
     ours = SepalKernelSpecManager(config=config)

@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[Measure] = []
     with own_place() as work:
         for name in options.measures or MEASURES:
-            found += MEASURES[name](work)
+            folder = work / name
+            folder.mkdir()
+            found += MEASURES[name](folder)
     say("")
     print(table(found))
     missed = [one.name for one in found if not one.held]

@@ -38,7 +38,7 @@ def measures(work: Path) -> Iterator[Measure]:
 
     For information also as the process that a server starts, whose own start is then in it.
     """
-    folder = work / "sync"
+    folder = work / "site"
     say(f"sync: making {REPOSITORIES} repositories")
     bare = [_bare_repository(folder, f"application_{number:02d}") for number in range(REPOSITORIES)]
     clones = [_clone(repository, folder / "clones" / repository.stem) for repository in bare]

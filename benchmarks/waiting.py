@@ -40,7 +40,7 @@ def measures(work: Path) -> Iterator[Measure]:
     """From the launcher's tile to the relay."""
     say("waiting: building the environment")
     cold = geo_site(work / "cold", ensure_channel())
-    site = geo_site(work / "waiting", ensure_channel())
+    site = geo_site(work / "site", ensure_channel())
     generation = site.build(NAME)
     stage = _Stage(site, generation, work / "kernels")
 
