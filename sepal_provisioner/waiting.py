@@ -187,7 +187,6 @@ class WaitingKernel:
                     return
             elif self.build is not None and self.failure is None and time.monotonic() - self._looked > LOOK_EVERY:
                 generation = self._look(self.build)
-                self._tell()
                 if generation is not None:
                     self._start(generation)
         except SepalError as error:
@@ -201,6 +200,7 @@ class WaitingKernel:
         self._looked = time.monotonic()
         generation = build.step()
         self._progress = build.progress
+        self._tell(build)
         return generation
 
     @property
@@ -241,14 +241,14 @@ class WaitingKernel:
         except SepalError as error:
             self._fail(error)
 
-    def _tell(self) -> None:
+    def _tell(self, build: Build) -> None:
         """A line for each phase on standard error: a server's log, or the terminal of `jupyter execute`."""
         if self._progress is not None and self._progress.phase is not self._told:
             self._told = self._progress.phase
             say(f"{self.order.name}: {self._progress.sentence()}")
-            if self._told is Phase.VERIFY and self.build is not None:
+            if self._told is Phase.VERIFY:
                 # Its end is what everybody waits for. To look for it often would cost forty of us a processor.
-                self.build.when_free(lambda: os.write(self._freed[1], b"."))
+                build.when_free(lambda: os.write(self._freed[1], b"."))
 
     def _start(self, generation: Generation) -> None:
         """Start the real kernel; held requests go on waiting until it answers."""
