@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Site
@@ -154,9 +155,20 @@ def test_papermill_runs_an_installed_kernel(installed: Site, tmp_path: Path) -> 
 def test_jupyter_console_runs_an_installed_kernel(installed: Site) -> None:
     """`jupyter console`, likewise."""
     command = [sys.executable, "-m", "jupyter", "console", "--kernel=venv-geo", "--simple-prompt"]
-    code = "import sys; print('prefix=' + sys.prefix)\nexit\n"
-    done = subprocess.run(command, input=code, capture_output=True, text=True, timeout=120, check=False)
-    assert f"prefix={geo_prefix(installed)}" in done.stdout, done.stdout + done.stderr
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, **pipes) as console:
+        assert console.stdin is not None and console.stdout is not None
+        console.stdin.write("import sys; print('prefix=' + sys.prefix)\n")
+        console.stdin.flush()
+        printed = ""
+        for line in console.stdout:  # the console forgets what a cell prints after its input has ended
+            printed += line
+            if "prefix=" in line:
+                break
+        console.stdin.write("exit\n")
+        console.stdin.close()
+        console.wait(120)
+    assert f"prefix={geo_prefix(installed)}\n" in printed, printed
 
 
 def test_an_installed_kernel_is_built_on_its_first_start(conda_site: Site, tmp_path: Path) -> None:

@@ -331,13 +331,14 @@ def test_a_kernel_that_dies_at_once_is_told(stage: Stage) -> None:
     python.unlink()
     python.write_text("#!/bin/sh\nexit 7\n")
     python.chmod(0o755)
-    with stage.waiting(TMPDIR=str(stage.root)) as waiting:
+    # Sockets' paths are short: the tests' own folders may be too long for them.
+    with tempfile.TemporaryDirectory(prefix="sepal-test-") as short, stage.waiting(TMPDIR=short) as waiting:
         client = waiting.client()
         cell = client.cell("1")
         stage.publish(generation)
         assert "exit code 7" in text(client.finish(cell))
         assert "exit code 7" in client.run("2")
-        assert not list(stage.root.glob(f"{FOLDER}*"))
+        assert not list(Path(short).glob(f"{FOLDER}*"))
 
 
 def test_a_kernel_that_stays_silent_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -757,20 +758,21 @@ def test_nothing_outlives_the_server(stage: Stage, ready: bool) -> None:
 
 def test_the_real_kernel_does_not_outlive_its_relay(stage: Stage) -> None:
     """When the relay is killed the real kernel ends by itself, and the next one removes what is left in /tmp."""
-    with stage.waiting(TMPDIR=str(stage.root)) as waiting:
-        client = waiting.client()
-        stage.publish()
-        client.run("6 * 7")
-        pid = real_kernel(waiting)
-        folder = private_folder(pid)
-        assert folder.parent == stage.root
-        os.kill(waiting.process.pid, signal.SIGKILL)
-        waiting.process.wait()
-        until(lambda: gone(pid), "the real kernel's end")
-    assert folder.exists()
-    with stage.waiting(TMPDIR=str(stage.root)) as waiting:
-        assert waiting.client().run("6 * 7") == "42"
-        assert not folder.exists()
+    with tempfile.TemporaryDirectory(prefix="sepal-test-") as short:  # the sockets' paths fit below it
+        with stage.waiting(TMPDIR=short) as waiting:
+            client = waiting.client()
+            stage.publish()
+            client.run("6 * 7")
+            pid = real_kernel(waiting)
+            folder = private_folder(pid)
+            assert folder.parent == Path(short)
+            os.kill(waiting.process.pid, signal.SIGKILL)
+            waiting.process.wait()
+            until(lambda: gone(pid), "the real kernel's end")
+        assert folder.exists()
+        with stage.waiting(TMPDIR=short) as waiting:
+            assert waiting.client().run("6 * 7") == "42"
+            assert not folder.exists()
 
 
 class DeclaringManager(SepalKernelSpecManager):
