@@ -199,8 +199,8 @@ def start(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: 
 def join(command: Sequence[str], *, env: Mapping[str, str], cwd: Path, keep: Sequence[int] = ()) -> Process[bytes]:
     """Start a process in our own process group, with our own output: it gets the signals that a client sends there.
 
-    It begins with interrupts ignored, and so survives one that comes before it has a handler of its own. Call it from
-    the main thread.
+    It begins with interrupts ignored, and so survives one that comes before it has a handler of its own; so do we for
+    the milliseconds until it runs. Call it from the main thread.
     """
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

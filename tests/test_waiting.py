@@ -106,6 +106,12 @@ def real_kernel(waiting: Waiting) -> int:
     return pid
 
 
+def catches_interrupts(pid: int) -> bool:
+    """Whether a process has a handler of its own for SIGINT now."""
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(mask, 16) >> (signal.SIGINT - 1) & 1)
+
+
 def private_folder(pid: int) -> Path:
     """The folder with the connection file that a real kernel was started with."""
     words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
@@ -553,6 +559,7 @@ def test_an_interrupt_while_the_kernel_starts_does_not_kill_it(stage: Stage, tmp
         client.wait(is_display(cell))
         stage.publish(generation)
         pid = real_kernel(waiting)
+        until(lambda: catches_interrupts(waiting.process.pid), "the end of the moment in which it starts the kernel")
         waiting.interrupt()
         assert text(client.finish(cell)).startswith("KeyboardInterrupt")
         gate.touch()
