@@ -180,8 +180,7 @@ class WaitingKernel:
             if self.real is not None:
                 if self._partners:
                     if self.real.process.poll() is not None:
-                        self._pass_rest()
-                        self._handed_over = True
+                        self._leave_to_zmq(self.real)  # what it said last is passed on, too
                 elif self.real.step():
                     self._hand_over(self.real)
                     return
@@ -289,6 +288,11 @@ class WaitingKernel:
             for _, back in pairs:
                 self._poller.register(back, zmq.POLLIN)
             return
+        self._leave_to_zmq(real)
+
+    def _leave_to_zmq(self, real: RealKernel) -> None:
+        """From here on nobody looks at a message; the sockets belong to the relay, which closes them at its end."""
+        self._partners = {}
         self._handed_over = True
         real.relay()
 
@@ -302,15 +306,7 @@ class WaitingKernel:
             self._remark(read[1]["header"])
         self._partners[socket].send_multipart(frames)
         if first and self.real is not None:
-            self._partners = {}
-            self._handed_over = True
-            self.real.relay()
-
-    def _pass_rest(self) -> None:
-        """The real kernel ended while messages were passed on by hand: pass on what it said last."""
-        for socket in list(self._partners):
-            while self._partners and socket.poll(TICK):
-                self._pass(socket)
+            self._leave_to_zmq(self.real)
 
     def _relay(self, real: RealKernel) -> int:
         """Until the real kernel ends, or whoever started us does."""

@@ -882,6 +882,18 @@ def test_an_older_version_runs_at_once(stage: Stage) -> None:
         assert not stage.progress.ended
 
 
+def test_an_older_versions_end_before_any_cell_is_the_waiting_kernels_end(stage: Stage) -> None:
+    """While messages are still looked at for the first cell, the real kernel ends: so do we, with its exit code, and
+    Jupyter notices."""
+    stage.publish(stage.prefix(OLD))
+    stage.begin()
+    with stage.waiting() as waiting:
+        client = waiting.client()
+        assert client.finish(client.cell("ran = True", silent=True)) == []
+        client.cell("import os; os._exit(3)", silent=True)
+        assert waiting.process.wait(PATIENCE) == 3
+
+
 def test_the_remark_is_above_a_held_cells_output(stage: Stage) -> None:
     """So it is for a cell that was sent before the older version had started, the first that shows something."""
     stage.publish(stage.prefix(OLD))
