@@ -9,6 +9,7 @@ write the marker last. Everything the build does goes into its log, which begins
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import shutil
 import socket
@@ -40,6 +41,7 @@ from .store import BYTECODE, Store
 from .trust import Trust
 from .users import current_user
 
+OVERTIME = 60  # seconds beyond its time limit that a build gets to end by itself
 LOCK_SECONDS = 1  # many start at once where many launch: all but one end, and whoever started them waits without them
 
 
@@ -291,6 +293,8 @@ def main(arguments: list[str]) -> int:
         request = Request.read(Path(arguments[0]))
         settings = request.settings
         set_umask(request.store)
+        # A hang in an engine's own threads, which no exception reaches, ends as well, with all stacks in the log.
+        faulthandler.dump_traceback_later(min(settings.build_timeout + OVERTIME, 1e9), exit=True)
         process.stand_back(settings.build_niceness, settings.build_memory, settings.build_processes)
         build(request)
     except SepalError as error:

@@ -172,11 +172,11 @@ class Sepal(Configurable):
     ).tag(config=True)
 
     build_niceness = Integer(
-        19,
+        10,
         min=0,
         max=19,
-        help="""How far builds stand back for everything else (nice). Where every processor is always busy, they take
-        long: a smaller number gives them more. Default: 19.""",
+        help="""How far builds stand back for everything else (nice). With 10, a build gets a tenth of a busy processor
+        that it shares with one other session, with 19 a seventieth, with 0 half of it. Default: 10.""",
     ).tag(config=True)
 
     build_variables = List(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sepal_provisioner.builds import Build, request_build
+from sepal_provisioner.builds import LOOK_EVERY, Build, request_build
 from sepal_provisioner.generation import Generation
 from sepal_provisioner.settings import Sepal
 from sepal_provisioner.store import Store, Stores
@@ -24,6 +26,9 @@ from channel import ensure_channel
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 """Real catalog and environment files, where they lie beside the project; tests that need them say so and skip."""
+
+BUILD_SECONDS = 400
+"""How long a build of the tests' small channel may take, on however busy a machine."""
 
 GIT = ("git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false")
 
@@ -136,7 +141,7 @@ class Site:
     def build(self, name: str, **options: Any) -> Generation:
         """Build a kernel's environment in a process of its own and wait for it."""
         found = request_build(self.stores, name, self.settings(), **options)
-        return found.wait() if isinstance(found, Build) else found
+        return ended(found) if isinstance(found, Build) else found
 
     def config(self, **more: Any) -> Path:
         """A jupyter_server_config.py with these settings; `more` are lines of other classes, as dotted names."""
@@ -147,6 +152,30 @@ class Site:
         path = self.root / "jupyter_server_config.py"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
+
+
+def ended(build: Build) -> Generation:
+    """What a build gives, or raises; one that doesn't end within BUILD_SECONDS is told with what its log says, and
+    with who holds which lock."""
+    deadline = time.monotonic() + BUILD_SECONDS
+    while (generation := build.step()) is None:
+        if time.monotonic() > deadline:
+            log = build.log.read_text(errors="replace") if build.log.exists() else ""
+            held = Path("/proc/locks").read_text()
+            raise AssertionError(f"{build.progress}\n{log[-4000:]}\n{held}\n{running()}")
+        time.sleep(LOOK_EVERY)
+    return generation
+
+
+def running() -> str:
+    """Every process, a line each: its number, its parent's, its state, what it waits for, its command."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (process / "stat").read_text().rpartition(") ")[2].split()[:2]
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            lines.append(f"{process.name} {parent} {state} {(process / 'wchan').read_text()} {command[:200]}")
+    return "\n".join(lines)
 
 
 def mirrors(channel: Path) -> dict[str, str]:

@@ -22,6 +22,7 @@ import websocket
 from sepal_provisioner.ports import Ports
 
 TOKEN = "token-of-the-tests"
+PATIENCE = 300  # seconds for a cell, its environment's build included
 
 
 @dataclass
@@ -145,8 +146,12 @@ class Kernel:
         self._socket.send(json.dumps(message))
         reply, idle = Reply(""), False
         replied = False
+        deadline = time.monotonic() + PATIENCE
         while not (idle and replied):
-            answer = json.loads(self._socket.recv())
+            answer = hear(self._socket, deadline)
+            if answer is None:
+                heard = f"replied: {replied}, idle: {idle}, {reply}"
+                raise AssertionError(f"a cell has not ended ({heard}):\n{self.server.printed()[-4000:]}")
             if answer["parent_header"].get("msg_id") != message_id:
                 continue
             kind, content = answer["msg_type"], answer["content"]
@@ -185,6 +190,15 @@ def ask(url: str, token: str, method: str = "GET", body: Any = None) -> tuple[in
             return error.code, json.loads(text)
         except ValueError:
             return error.code, text.decode(errors="replace")
+
+
+def hear(socket: websocket.WebSocket, deadline: float) -> Any:
+    """The next message of a websocket, or None at the deadline, which a server's pings do not put off."""
+    socket.settimeout(20)  # they come less often
+    while time.monotonic() < deadline:
+        with contextlib.suppress(websocket.WebSocketTimeoutException):
+            return json.loads(socket.recv())
+    return None
 
 
 _PORTS: list[Ports] = []

@@ -327,6 +327,42 @@ def test_a_build_is_cancelled_and_leaves_nothing(conda_site: Site, channel: Path
         assert conda_site.build("venv-long", remember_failures=True).marker.is_file()
 
 
+def test_a_build_gets_so_much_time_and_no_more(conda_site: Site, channel: Path) -> None:
+    """After `build_timeout` it fails with the setting's name, and leaves no prefix."""
+    with slow_channel(channel, 20_000) as (slow, _):
+        conda_site.mirrors = slow
+        conda_site.options["build_timeout"] = 3
+        conda_site.add("long", {"sepal_environment.yml": SMALL})
+        conda_site.sync()
+        with pytest.raises(BuildError, match=r"longer than c\.Sepal\.build_timeout"):
+            conda_site.build("venv-long")
+    assert not conda_site.store.generations("venv-long")
+
+
+HANGS = """
+import ctypes, sys
+from sepal_provisioner import builder
+builder.OVERTIME = 1
+builder.build = lambda request: ctypes.PyDLL(None).sleep(1000)  # with the interpreter's lock: nothing else runs
+sys.exit(builder.main(sys.argv[1:]))
+"""
+
+
+def test_a_build_that_hangs_out_of_reach_ends_as_well(conda_site: Site) -> None:
+    """An engine that hangs in its own code, where neither signals nor exceptions come through, holds the environment's
+    lock no longer than that; the stacks of its threads are in the log."""
+    conda_site.options["build_timeout"] = 1
+    conda_site.add("one", {"sepal_environment.yml": SMALL})
+    conda_site.sync()
+    found = request_build(conda_site.stores, "venv-one", conda_site.settings())
+    assert isinstance(found, Build)
+    done = subprocess.run(
+        [sys.executable, "-c", HANGS, found.request], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr and "in main" in done.stderr
+
+
 def test_another_machines_build_is_not_cancelled_here(conda_site: Site) -> None:
     """A build that runs elsewhere is left alone, and its user, host and process are named."""
     conda_site.add("far", {"sepal_environment.yml": SMALL})

@@ -111,7 +111,9 @@ class ManyProcesses(RuleBasedStateMachine):
                 launched = prepare(ready, name, os.environ, self.site.settings())
                 self.held.append((ready, launched.lock))
                 DONE["launches"] += 1
-                done = subprocess.run([launched.python, "-c", "import ipykernel"], check=False, capture_output=True)
+                done = subprocess.run(
+                    [launched.python, "-c", "import ipykernel"], check=False, capture_output=True, timeout=PATIENCE
+                )
                 assert done.returncode == 0, (ready.path, done.stderr)
 
     def _end_kernel(self, name: str, flag: bool) -> None:
@@ -201,10 +203,10 @@ class ManyProcesses(RuleBasedStateMachine):
             _eventually(self.site.sync)
             for name in NAMES:
                 generation = self.site.build(name)
-                subprocess.run([generation.python, "-c", "import ipykernel"], check=True)
+                subprocess.run([generation.python, "-c", "import ipykernel"], check=True, timeout=PATIENCE)
                 assert self.site.stores.observe(self.site.stores.find(name)[1]).state is State.READY
             arguments = [sys.executable, "-c", PRUNE, json.dumps(self.site.values())]
-            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL, timeout=PATIENCE)
             for name in NAMES:
                 (left,) = self.site.store.generations(name)
                 assert (left.path.parent / "current").resolve() == left.path and left.marker.exists()

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import websocket
 from conftest import Site
-from server import ask, free_port
+from server import ask, free_port, hear
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "jupyterhub"
@@ -124,9 +124,10 @@ c.Spawner.args = ["--allow-root"]
             content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}}
             message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
             line.send(json.dumps({**message, "content": {**content, "allow_stdin": False}}))
-            text = ""
+            text, deadline = "", time.monotonic() + PATIENCE
             while True:
-                answer = json.loads(line.recv())
+                answer = hear(line, deadline)
+                assert answer is not None, self.log.read_text()[-4000:]
                 if answer["parent_header"].get("msg_id") != header["msg_id"]:
                     continue
                 if answer["msg_type"] == "stream":
