@@ -12,6 +12,8 @@ from channel import ensure_channel
 from conftest import Site, commit, mirrors
 from server import TOKEN, JupyterServer
 
+from sepal_provisioner.settings import Sepal
+
 __all__ = [
     "GEO_FILE",
     "NAME",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 NAME = "venv-geo"
+OPTIONS = {"refresh_interval": 0, "build_niceness": Sepal().build_niceness}  # the tests' builds don't stand back
 # The usual geospatial stack. `pip` is listed because conda's Python does not always bring it.
 GEO_FILE = """\
 name: geo
@@ -43,7 +46,7 @@ dependencies:
 
 def geo_site(root: Path, channel: Path) -> Site:
     """A synced site with one kernel, `venv-geo`, that is not built: an empty store and an empty package cache."""
-    site = Site(root, mirrors(channel), options={"refresh_interval": 0})
+    site = Site(root, mirrors(channel), options=dict(OPTIONS))
     site.add("geo", {"sepal_environment.yml": GEO_FILE})
     site.sync()
     return site
@@ -57,7 +60,7 @@ def geo_file(packages: Sequence[str], name: str) -> str:
 
 def site_of(root: Path, channel: Path, files: Sequence[str]) -> Site:
     """A synced site with a kernel for each environment file, nothing built."""
-    site = Site(root, mirrors(channel), options={"refresh_interval": 0})
+    site = Site(root, mirrors(channel), options=dict(OPTIONS))
     for number, file in enumerate(files):
         site.add(f"app{number}", {"sepal_environment.yml": file})
     site.sync()

@@ -33,6 +33,27 @@ BUILD_SECONDS = 400
 GIT = ("git", "-c", "user.name=Tester", "-c", "user.email=tester@example.org", "-c", "commit.gpgsign=false")
 
 
+class FailuresAtOnce:
+    """Tells each failure when it happens, too, and not only at the end: a run that somebody stops has said it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called by pytest after each phase of a test, in the process that prints."""
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and reporter is not None:
+            reporter.write_line("")
+            reporter.write_line(f"{time.strftime('%H:%M:%S')} {report.nodeid} ({report.when}) failed")
+            reporter.write_line(report.longreprtext[-5000:])
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Called by pytest once, in each of its processes."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(FailuresAtOnce(config))
+
+
 @pytest.fixture(autouse=True)
 def _own_place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No test touches the user's own kernels, configuration or store: the home folder is an empty one."""
@@ -127,6 +148,7 @@ class Site:
             "repository_schemes": ["https", "ssh", "file"],
             "channel_mirrors": self.mirrors,
             "git_timeout": 60,
+            "build_niceness": 0,  # a test waits for its builds, however busy the machine is
             **self.options,
         }
 
