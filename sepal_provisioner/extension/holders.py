@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 
 from .. import locks
@@ -12,16 +13,21 @@ PROC_LOCKS = Path("/proc/locks")
 
 
 class Holders:
-    """The shared locks of this machine at one moment, by file.
+    """The shared locks of this machine, counted at one moment, by file.
 
     A kernel holds one on its prefix's marker for as long as it lives.
     """
 
     def __init__(self, table: Path = PROC_LOCKS) -> None:
+        self._table = table
+
+    @cached_property
+    def _counts(self) -> Counter[tuple[int, int, int]]:
+        """Read when somebody holds anything: for this table Linux keeps whoever reads it waiting for milliseconds."""
         try:
-            self._counts = _count(table.read_text())
+            return _count(self._table.read_text())
         except OSError:
-            self._counts = Counter()
+            return Counter()
 
     def running(self, marker: Path) -> int | None:
         """How many hold it; None where somebody does and nobody can tell how many.
@@ -33,9 +39,9 @@ class Holders:
             info = marker.stat()
         except OSError:
             return 0
-        if seen := self._counts[(os.major(info.st_dev), os.minor(info.st_dev), info.st_ino)]:
-            return seen
-        return None if locks.shared(marker) else 0
+        if not locks.shared(marker):
+            return 0
+        return self._counts[(os.major(info.st_dev), os.minor(info.st_dev), info.st_ino)] or None
 
 
 def _count(text: str) -> Counter[tuple[int, int, int]]:
