@@ -152,7 +152,7 @@ def test_a_wait_for_the_end_takes_nothing(tmp_path: Path) -> None:
     """Whoever waits until a lock is free sleeps while it is held, goes on when its holder is killed, and holds nothing
     afterwards; where there is no lock, that is an error."""
     path = tmp_path / "a.lock"
-    with holder(path) as process, ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool, holder(path) as process:
         waiters = [pool.submit(wait_until_free, path) for _ in range(2)]
         assert not any(wait(waiters, timeout=0.3).done)
         process.kill()
