@@ -23,6 +23,7 @@ from sepal_provisioner.sync import Report, sync
 
 sys.path.insert(0, str(Path(__file__).parent))
 from channel import ensure_channel
+from waits import until
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 """Real catalog and environment files, where they lie beside the project; tests that need them say so and skip."""
@@ -179,13 +180,12 @@ class Site:
 def ended(build: Build) -> Generation:
     """What a build gives, or raises; one that doesn't end within BUILD_SECONDS is told with what its log says, and
     with who holds which lock."""
-    deadline = time.monotonic() + BUILD_SECONDS
-    while (generation := build.step()) is None:
-        if time.monotonic() > deadline:
-            log = build.log.read_text(errors="replace") if build.log.exists() else ""
-            held = Path("/proc/locks").read_text()
-            raise AssertionError(f"{build.progress}\n{log[-4000:]}\n{held}\n{running()}")
-        time.sleep(LOOK_EVERY)
+    try:
+        generation: Generation = until(build.step, "the build's end", BUILD_SECONDS, every=LOOK_EVERY)
+    except TimeoutError:
+        log = build.log.read_text(errors="replace") if build.log.exists() else ""
+        held = Path("/proc/locks").read_text()
+        raise AssertionError(f"{build.progress}\n{log[-4000:]}\n{held}\n{running()}") from None
     return generation
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import zmq
 from jupyter_client.connect import write_connection_file
 from jupyter_client.session import Session
+from waits import until
 
 from sepal_provisioner import locks
 from sepal_provisioner.errors import SepalError
@@ -324,16 +325,6 @@ def gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
-    """Wait for a condition and return what it gave."""
-    deadline = time.monotonic() + timeout
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise TimeoutError(what)
-        time.sleep(0.02)
-    return found
 
 
 def greeting(connection: Connection, channel: str) -> bytes:

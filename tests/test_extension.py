@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import websocket
 from conftest import Site, mirrors
-from server import TOKEN, JupyterServer
+from server import PATIENCE, TOKEN, JupyterServer, hear
+from waits import until
 
 from sepal_provisioner import locks
 from sepal_provisioner.errors import every_error
@@ -58,15 +59,6 @@ def post(server: JupyterServer, path: str, **body: Any) -> tuple[int, Any]:
 def kernel(server: JupyterServer, name: str) -> dict[str, Any]:
     """What the API says of a kernel."""
     return server.get(f"/sepal/api/kernels/{name}")
-
-
-def wait(condition: Any, what: str, seconds: float = 120) -> Any:
-    """Wait for a condition and return what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-    return found
 
 
 @contextlib.contextmanager
@@ -118,7 +110,7 @@ def test_running_kernels_are_counted(server: JupyterServer) -> None:
     with server.kernel("venv-ready") as one, server.kernel("venv-ready") as two:
         assert one.run("1").result == two.run("1").result == "1"
         assert kernel(server, "venv-ready")["running"] in (2, None)
-    wait(lambda: kernel(server, "venv-ready")["running"] == 0, "the kernels to end")
+    until(lambda: kernel(server, "venv-ready")["running"] == 0, "the kernels to end")
 
 
 def test_locks_are_counted_by_file(tmp_path: Path) -> None:
@@ -269,9 +261,10 @@ def test_a_build_from_start_to_end(conda_site: Site) -> None:
             202, {"name": "venv-way", "state": "building", "started": True},
         )  # fmt: skip
         assert post(server, "kernels/way/build")[1]["started"] is False
-        heard = []
+        heard, deadline = [], time.monotonic() + PATIENCE
         while not heard or heard[-1]["action"] != "ended":
-            event = json.loads(socket.recv())
+            event = hear(socket, deadline)
+            assert event is not None, heard
             heard += [event] if event["schema_id"] == SCHEMA else []
         assert heard[0]["action"] == "started" and {event["kernel_name"] for event in heard} == {"venv-way"}
         assert (heard[-1]["result"], heard[-1]["phase"], heard[-1]["fraction"]) == ("ok", "done", 1)
@@ -287,8 +280,8 @@ def test_a_build_from_start_to_end(conda_site: Site) -> None:
 
         assert post(server, "kernels/way/build") == (202, {"name": "venv-way", "state": "ready", "started": False})
         assert post(server, "kernels/way/build", force=True)[1]["started"]
-        wait(lambda: kernel(server, "way")["versions"] == 2, "the second version")
-        wait(lambda: not server.get("/sepal/api/kernels/way/progress")["building"], "the build to end")
+        until(lambda: kernel(server, "way")["versions"] == 2, "the second version")
+        until(lambda: not server.get("/sepal/api/kernels/way/progress")["building"], "the build to end")
         status, answer = post(server, "kernels/way/rollback")
         assert status == 200 and answer["prefix"].endswith("-1")
         assert kernel(server, "way")["rolled_back"] and kernel(server, "way")["prefix"] == answer["prefix"]
@@ -296,14 +289,14 @@ def test_a_build_from_start_to_end(conda_site: Site) -> None:
         assert not kernel(server, "way")["rolled_back"]
 
         post(server, "kernels/broken/build")
-        wait(lambda: kernel(server, "broken")["state"] == "failed", "the build to fail")
+        until(lambda: kernel(server, "broken")["state"] == "failed", "the build to fail")
         assert kernel(server, "broken")["failure"]["code"] == "unsolvable"
         progress = server.get("/sepal/api/kernels/broken/progress")["progress"]
         assert progress["error"] == "unsolvable" and progress["ended"]
 
         with server.kernel("venv-way") as running:
             running.run("1")
-        wait(lambda: 'code="unsolvable"' in metrics(server), "the failure to be counted")
+        until(lambda: 'code="unsolvable"' in metrics(server), "the failure to be counted")
         page = metrics(server)
         assert value(page, 'sepal_builds_total{result="ok"}') == 2
         assert value(page, 'sepal_builds_total{result="failed"}') == 1
@@ -332,13 +325,13 @@ def test_cancelling_and_waiting_kernels(slow_site: Site) -> None:
     counted as one that waits."""
     with JupyterServer(slow_site.config(**EXTENSION)) as server:
         with server.kernel("venv-crawl"):
-            wait(lambda: kernel(server, "crawl")["state"] == "building", "the build")
-            shown = wait(lambda: kernel(server, "crawl")["progress"], "progress")
+            until(lambda: kernel(server, "crawl")["state"] == "building", "the build")
+            shown = until(lambda: kernel(server, "crawl")["progress"], "progress")
             assert shown["phase"] in ("prepare", "solve", "download") and 0 <= shown["fraction"] < 1
             assert post(server, "kernels/crawl/cancel") == (200, {"name": "venv-crawl", "cancelled": True})
             assert post(server, "kernels/crawl/cancel") == (200, {"name": "venv-crawl", "cancelled": False})
         assert not slow_site.store.generations("venv-crawl")
-        wait(lambda: 'code="build-cancelled"' in metrics(server), "the end to be counted")
+        until(lambda: 'code="build-cancelled"' in metrics(server), "the end to be counted")
         assert value(metrics(server), 'sepal_launches_total{kind="waiting"}') == 1
 
 
@@ -385,7 +378,7 @@ def test_a_sync_is_begun_and_told(site: Site) -> None:
         while "kernel" not in [name for name, _ in heard]:
             heard.append(next_event(events))
         assert heard[0][0] == "sync" and heard[-1][1]["name"] == "venv-new"
-        wait(lambda: not server.get("/sepal/api/kernels")["sync"]["running"], "the sync to end")
+        until(lambda: not server.get("/sepal/api/kernels")["sync"]["running"], "the sync to end")
         site.options["catalogs"] = []
     with JupyterServer(site.config(**EXTENSION)) as server:
         assert post(server, "sync")[0] == 503

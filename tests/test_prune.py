@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import Site, commit
 from test_commands import document, sepal
+from waits import until
 
 from sepal_provisioner import audit, locks, prune
 from sepal_provisioner.builds import Build, request_build
@@ -201,7 +202,7 @@ def test_what_a_kernel_runs_from_is_never_removed(conda_site: Site) -> None:
         assert old.marker.exists()
     finally:
         os.kill(kernel, 9)
-    _wait_until(lambda: not locks.shared(old.marker))
+    until(lambda: not locks.shared(old.marker), "the kernel's end", 60)
     sepal(conda_site, "prune")
     assert not old.path.exists()
     assert os.readlink(old.path.parent / "current") == ready_generation(conda_site.stores, "venv-forest").path.name  # type: ignore[union-attr]
@@ -222,15 +223,6 @@ def _launch_and_leave(site: Site) -> int:
     )
     command = [sys.executable, "-c", server, json.dumps(site.values())]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def _wait_until(condition: Callable[[], bool]) -> None:
-    import time
-
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_rollback_lasts_until_something_newer_comes(conda_site: Site) -> None:

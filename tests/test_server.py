@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Site, commit, mirrors
 from server import JupyterServer
+from waits import until
 
 from sepal_provisioner import locks
 
@@ -124,10 +124,7 @@ def test_a_running_kernel_holds_its_prefix(server: JupyterServer, built: Site) -
         assert not [path for path in held_files(server.process.pid) if path == marker]
         with pytest.raises(locks.BusyError), locks.alone(marker, waiting_for="a kernel"):
             pass
-    deadline = time.monotonic() + 30
-    while locks.shared(marker):
-        assert time.monotonic() < deadline, "the kernel's end"
-        time.sleep(0.05)
+    until(lambda: not locks.shared(marker), "the kernel's end", 30)
 
 
 def held_files(pid: int) -> list[Path]:

@@ -46,9 +46,9 @@ from stage import (
     of,
     signed,
     text,
-    until,
 )
 from traitlets.config import Config
+from waits import until
 
 from sepal_provisioner import SepalKernelSpecManager, relay
 from sepal_provisioner.builds import Build, request_build
