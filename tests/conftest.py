@@ -25,6 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from channel import ensure_channel
 from waits import until
 
+SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
+"""An environment file for what needs a real environment but nothing in it: about 25 MB to download."""
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "real"
 """Real catalog and environment files, where they lie beside the project; tests that need them say so and skip."""
 

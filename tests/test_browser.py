@@ -24,7 +24,7 @@ from browser import (
     wait_for,
     write_notebook,
 )
-from conftest import Site, commit, mirrors
+from conftest import SMALL, Site, commit, mirrors
 from proxy import NGINX, READ_TIMEOUT
 from slow import SlowLine, slow_channel
 
@@ -40,7 +40,6 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)"),
 ]
 
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"  # about 25 MB to download
 CRAWL = 150_000  # bytes a second: no download ends before the line is opened
 
 SlowSite = Callable[..., tuple[Site, SlowLine]]

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Site, commit
+from conftest import SMALL, Site, commit
 from slow import slow_channel
 
 from sepal_provisioner import engines, locks
@@ -34,8 +34,6 @@ from sepal_provisioner.progress import Phase, read_progress
 from sepal_provisioner.request import Request
 from sepal_provisioner.store import State
 from sepal_provisioner.users import current_user
-
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 
 
 def observe(site: Site, name: str):  # type: ignore[no-untyped-def]

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
+from conftest import SMALL, Site
 
 from sepal_provisioner.commands.app import VERBS
 from sepal_provisioner.commands.command import SepalCommand
 from sepal_provisioner.pool import Row, Step
 
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 BROKEN = "channels: [conda-forge]\ndependencies: [python, broken-dep]\n"
 
 

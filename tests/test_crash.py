@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Site, commit, git, mirrors
+from conftest import SMALL, Site, commit, git, mirrors
 
 from sepal_provisioner import locks, sync
 from sepal_provisioner.builds import Build, request_build
@@ -30,7 +30,6 @@ from sepal_provisioner.request import command
 from sepal_provisioner.store import State, Store
 
 KILLS = int(os.environ.get("SEPAL_TEST_KILLS", "6"))
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 PATIENCE = 120
 SOON = 30  # seconds, on a busy machine
 DAMAGE = ("index.lock", "shallow.lock", "half a clone", "no HEAD", "empty objects", "no refs")

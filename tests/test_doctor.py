@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
+from conftest import SMALL, Site
 
 from sepal_provisioner.doctor import Finding, Level
 from sepal_provisioner.doctor.frontend import check_front_ends, check_server
@@ -28,7 +28,6 @@ from sepal_provisioner.manager import SepalKernelSpecManager
 from sepal_provisioner.store import Stores
 from sepal_provisioner.watchfile import lock_path, status_path
 
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 MANAGER = "@jupyter-widgets/jupyterlab-manager"
 
 

@@ -18,14 +18,13 @@ from typing import Any
 
 import pytest
 import websocket
-from conftest import Site
+from conftest import SMALL, Site
 from server import ask, free_port, hear
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "jupyterhub"
 USERS = ("ada", "bob")
 PATIENCE = 240
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 
 
 def proxy() -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
+from conftest import SMALL, Site
 
 from sepal_provisioner.errors import StoreError, UnknownKernelError
 from sepal_provisioner.index import write_index
@@ -18,7 +18,6 @@ from sepal_provisioner.launch import prepare, ready_generation
 from sepal_provisioner.launcher import main
 from sepal_provisioner.store import Store
 
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 NOTEBOOK = {
     "cells": [
         {

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Site
+from conftest import SMALL, Site
 
 from sepal_provisioner import audit
 from sepal_provisioner.envfile import read_environment_file
@@ -18,8 +18,6 @@ from sepal_provisioner.errors import NoSpaceError, PolicyError
 from sepal_provisioner.policy import channels_of, check_file, check_repository
 from sepal_provisioner.settings import Sepal
 from sepal_provisioner.store import State
-
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 
 
 @pytest.mark.parametrize(

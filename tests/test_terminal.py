@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import Site
+from conftest import SMALL, Site
 from slow import slow_channel
 
 from sepal_provisioner import locks
@@ -22,7 +22,6 @@ from sepal_provisioner.commands.env import export_lines
 from sepal_provisioner.environ import Decision
 from sepal_provisioner.progress import Phase
 
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 BROKEN = "channels: [conda-forge]\ndependencies: [python, broken-dep]\n"
 FOREIGN = {
     "PROJ_LIB": "/usr/share/proj",

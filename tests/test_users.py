@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site, mirrors
+from conftest import SMALL, Site, mirrors
 from test_commands import sepal
 
 from sepal_provisioner import audit, locks
@@ -32,7 +32,6 @@ from sepal_provisioner.trust import Trust
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("useradd"), reason="needs root and useradd, to become other users"
 )
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 NAME = "venv-forest"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site, commit
+from conftest import SMALL, Site, commit
 from slow import slow_channel
 
 from sepal_provisioner import audit, locks
@@ -29,7 +29,6 @@ from sepal_provisioner.store import State
 from sepal_provisioner.watchfile import lock_path, status_path
 
 UNIT = Path(__file__).resolve().parents[1] / "examples" / "sepal-watch.service"
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 BROKEN = "channels: [conda-forge]\ndependencies: [python, broken-dep]\n"
 PATIENCE = 240  # seconds: no figure that is measured, only the end of a test that would hang
 
