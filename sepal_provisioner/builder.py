@@ -38,6 +38,7 @@ from .provenance import write_lock
 from .request import Request, command
 from .settings import Sepal
 from .store import BYTECODE, Store
+from .temporary import TemporaryFolder
 from .trust import Trust
 from .users import current_user
 
@@ -138,24 +139,24 @@ def _build(request: Request, generation: Generation, reporter: Reporter, log: _L
         log.line(f"# {file.path}: {problem}")
     engine = engines.choose(file, settings)
     base = build_environment(os.environ, settings.build_variables)
-    job = engines.Job(
-        prefix=prefix,
-        file=file,
-        folder=(request.checkout / file.path).parent,
-        cache=Store(request.store).packages,
-        settings=settings,
-        reporter=reporter,
-        env=base,
-        log=log.line,
-        deadline=lambda: max(1.0, deadline - time.monotonic()),
-        keep=(lock,),
-    )
     version = engines.ENGINES[engine].version(settings)
     log.line(f"# engine: {engine} {version}, prefix: {prefix}")
     make_folder(prefix.parent)
-    engines.ENGINES[engine].create(job)
-
-    _compile(job)
+    with TemporaryFolder("build") as temporary:  # what installers leave there goes with it
+        job = engines.Job(
+            prefix=prefix,
+            file=file,
+            folder=(request.checkout / file.path).parent,
+            cache=Store(request.store).packages,
+            settings=settings,
+            reporter=reporter,
+            env={**base, "TMPDIR": str(temporary)},
+            log=log.line,
+            deadline=lambda: max(1.0, deadline - time.monotonic()),
+            keep=(lock,),
+        )
+        engines.ENGINES[engine].create(job)
+        _compile(job)
     reporter.phase(Phase.VERIFY)
     record = prove(generation, kernel, f"{engine} {version}", dict(file.variables), base, log.line)
     write_lock(prefix, settings.channel_mirrors, request.checkout, file.lock)

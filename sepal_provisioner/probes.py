@@ -6,8 +6,6 @@ import os
 import queue
 import re
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 
 from . import process
 from .errors import ProbeError
+from .temporary import TemporaryFolder
 
 START_SECONDS = 120
 RUN_SECONDS = 120
@@ -58,22 +57,18 @@ PROBES = (
 
 def run_probes(python: str, prefix: Path, env: Mapping[str, str], log: Any) -> None:
     """Start a kernel in a prefix and run every probe that applies. Raises ProbeError with the output."""
-    folder = Path(tempfile.mkdtemp(prefix="sepal-"))  # short: an ipc socket's path may have 107 bytes
-    try:
-        with _Kernel(python, env, folder) as kernel:
-            for probe in PROBES:
-                guard = f"import importlib.util as _u\nif _u.find_spec({probe.module!r}):\n" if probe.module else ""
-                code = probe.code.format(prefix=str(prefix))
-                code = guard + ("".join(f"    {line}\n" for line in code.splitlines()) if guard else code)
-                began = time.monotonic()
-                fault = kernel.execute(code)
-                log(f"# probe: {probe.name}: {'failed' if fault else 'ok'} in {time.monotonic() - began:.2f} s")
-                if fault:
-                    log(fault)
-                    last = fault.strip().splitlines()[-1]  # the exception; the log has the whole traceback
-                    raise ProbeError(f"The environment was built, but {probe.name} can't be used.", detail=last)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with TemporaryFolder("probe", sockets=True) as folder, _Kernel(python, env, folder) as kernel:
+        for probe in PROBES:
+            guard = f"import importlib.util as _u\nif _u.find_spec({probe.module!r}):\n" if probe.module else ""
+            code = probe.code.format(prefix=str(prefix))
+            code = guard + ("".join(f"    {line}\n" for line in code.splitlines()) if guard else code)
+            began = time.monotonic()
+            fault = kernel.execute(code)
+            log(f"# probe: {probe.name}: {'failed' if fault else 'ok'} in {time.monotonic() - began:.2f} s")
+            if fault:
+                log(fault)
+                last = fault.strip().splitlines()[-1]  # the exception; the log has the whole traceback
+                raise ProbeError(f"The environment was built, but {probe.name} can't be used.", detail=last)
 
 
 class _Kernel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterable
@@ -15,7 +14,8 @@ import zmq
 from . import process
 from .errors import BuildError
 from .launch import Launch
-from .wire import FOLDER, LINGER, Frames, Wire, private_connection, private_root
+from .temporary import TemporaryFolder
+from .wire import LINGER, Frames, Wire, private_connection
 
 START_SECONDS = 120
 RECONNECT_EVERY = 5  # milliseconds: a kernel binds its sockets some time after it was started
@@ -28,9 +28,8 @@ class RealKernel:
 
     def __init__(self, launch: Launch, arguments: list[str], wire: Wire, cwd: Path) -> None:
         self._wire = wire
-        remove_old_folders()
-        self.connection, path = private_connection(wire.connection)
-        self.folder = path.parent
+        self.folder = TemporaryFolder("kernel", sockets=True)
+        self.connection, path = private_connection(wire.connection, self.folder.path)
         command = [launch.python, "-m", "ipykernel_launcher", "-f", str(path), *arguments]
         # In our process group, where a client's signals go, and tied to us as its parent.
         env = {**launch.env, "JPY_PARENT_PID": str(os.getpid())}
@@ -134,7 +133,7 @@ class RealKernel:
 
     def remove(self) -> None:
         """Remove the private folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.remove()
 
 
 def _pass_on(front: zmq.Socket[bytes], back: zmq.Socket[bytes]) -> None:
@@ -142,11 +141,3 @@ def _pass_on(front: zmq.Socket[bytes], back: zmq.Socket[bytes]) -> None:
         zmq.proxy(front, back)
     front.close()
     back.close(0)  # nobody is there any more
-
-
-def remove_old_folders() -> None:
-    """Remove the private folders of relays that were killed and could not do it themselves."""
-    for folder in Path(private_root()).glob(f"{FOLDER}*"):
-        with contextlib.suppress(OSError, ValueError):
-            if folder.stat().st_uid == os.getuid() and not Path(f"/proc/{int((folder / 'pid').read_text())}").exists():
-                shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +21,6 @@ from .errors import SettingsError
 from .files import read_json
 
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
-FOLDER = "sepal-kernel-"
-FOLDER_LIMIT = 75  # bytes of the folder above it
 LINGER = 1000  # milliseconds that unsent messages get when a socket closes
 
 Frames = list[bytes]
@@ -69,20 +66,8 @@ def read_connection(path: Path) -> Connection:
         raise SettingsError(f"The connection file {path} can't be used: {error}") from None
 
 
-def private_root() -> str:
-    """Where private folders are made: the temporary folder or, where its path leaves too little of the 107 bytes that a
-    socket's path may have, /tmp."""
-    folder = tempfile.gettempdir()
-    return folder if len(os.fsencode(folder)) <= FOLDER_LIMIT else "/tmp"  # noqa: S108 - mkdtemp makes our own in it
-
-
-def private_connection(like: Connection) -> tuple[Connection, Path]:
-    """A connection over sockets in a new folder that only this user can enter, with the same key; and its file.
-
-    The folder is the file's parent; whoever asked for it removes it.
-    """
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=private_root()))
-    (folder / "pid").write_text(str(os.getpid()))
+def private_connection(like: Connection, folder: Path) -> tuple[Connection, Path]:
+    """A connection over sockets in a folder that only this user can enter, with the same key; and its file."""
     ports = {channel: number for number, channel in enumerate(CHANNELS, 1)}
     connection = Connection("ipc", str(folder / "s"), ports, like.key, like.scheme)
     document: dict[str, Any] = {f"{channel}_port": number for channel, number in ports.items()}

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import zmq
-from conftest import Site
+from conftest import SMALL, Site
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.ioloop import AsyncIOLoopKernelManager
 from jupyter_client.kernelspec import KernelSpec
@@ -57,9 +57,8 @@ from sepal_provisioner.generation import Record
 from sepal_provisioner.launch import prepare
 from sepal_provisioner.progress import Phase, read_progress
 from sepal_provisioner.waiting import HELD_LIMIT, VARIABLE, Order, serve
-from sepal_provisioner.wire import CHANNELS, FOLDER, Wire, read_connection
+from sepal_provisioner.wire import CHANNELS, Wire, read_connection
 
-SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 SLOW = 2_000_000  # bytes a second: a build of some ten seconds
 
 
@@ -344,7 +343,7 @@ def test_a_kernel_that_dies_at_once_is_told(stage: Stage) -> None:
         stage.publish(generation)
         assert "exit code 7" in text(client.finish(cell))
         assert "exit code 7" in client.run("2")
-        assert not list(Path(short).glob(f"{FOLDER}*"))
+        assert not list(Path(short).glob("sepal-*"))
 
 
 def test_a_kernel_that_stays_silent_is_given_up(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

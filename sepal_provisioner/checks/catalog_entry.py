@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..catalog import parse_catalog, repository_fault, without_credentials
@@ -14,6 +12,7 @@ from ..errors import CatalogError
 from ..files import decode_json
 from ..sources import read_catalog
 from ..store import Store
+from ..temporary import TemporaryFolder
 from .finding import Finding, finding
 from .subject import Subject
 
@@ -29,8 +28,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     for source in subject.settings.catalogs:
         shown = without_credentials(source)
         try:
-            with tempfile.TemporaryDirectory(prefix="sepal-check-") as folder:
-                data = read_catalog(source, Store(Path(folder)), subject.settings)
+            with TemporaryFolder("check") as folder:
+                data = read_catalog(source, Store(folder), subject.settings)
             catalog = parse_catalog(data, subject.settings.schemes)
         except CatalogError as error:
             yield finding("catalog-unreadable", error.message)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..catalog import repository_fault, repository_name, without_credentials
 from ..errors import RepositoryError, SettingsError
-from ..files import remove_tree
 from ..git import Git, Source, look_at_tree
 from ..settings import Sepal
+from ..temporary import TemporaryFolder
 from .subject import Subject
 
 FILES_LIMIT = 20_000
@@ -38,16 +37,13 @@ def subject_of(target: str, settings: Sepal, branch: str = "") -> Iterator[Subje
         return
     if fault := repository_fault(target, settings.schemes):
         raise RepositoryError(f"{fault}.")
-    folder = Path(tempfile.mkdtemp(prefix="sepal-check-"))
-    try:
+    with TemporaryFolder("check") as folder:
         root = folder / repository_name(target)
         git = Git(root, timeout=settings.git_timeout, schemes=settings.schemes)
         git.update(Source(target, branch or None), folder / "aside")
         found = look_at_tree(root, timeout=settings.git_timeout).files
         more = len(found) > FILES_LIMIT
         yield Subject(root, root.name, settings, without_credentials(target), branch, found[:FILES_LIMIT], more)
-    finally:
-        remove_tree(folder)  # tempfile's own recurses, and a repository's folders may be thousands deep
 
 
 def tree(path: Path, settings: Sepal) -> Subject:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from ..engines import Solution
 from ..errors import NoEngineError, SepalError
 from ..files import human_size
 from ..store import Store
+from ..temporary import TemporaryFolder
 from .finding import RULES, Finding, finding
 from .specs import WHEELS, plain_name, requirement_name
 from .subject import Environment, Subject
@@ -24,11 +24,11 @@ def check(subject: Subject) -> Iterator[Finding]:
     if environment is None or environment.file is None:
         return
     store = Store(Path(subject.settings.store))
-    with tempfile.TemporaryDirectory(prefix="sepal-solve-") as folder:
+    with TemporaryFolder("solve") as folder:
         # The store's own cache saves a download of the channels' indexes, where there is a store.
-        cache = store.packages if store.packages.is_dir() and store.writable() else Path(folder) / "pkgs"
+        cache = store.packages if store.packages.is_dir() and store.writable() else folder / "pkgs"
         try:
-            engine, solution = dry_run(environment.file, subject.root, Path(folder), cache, subject.settings)
+            engine, solution = dry_run(environment.file, subject.root, folder, cache, subject.settings)
         except SepalError as error:
             yield _failure(error, environment)
             return

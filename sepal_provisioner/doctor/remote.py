@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..catalog import without_credentials
 from ..files import human_time
@@ -14,6 +12,7 @@ from ..mirrors import public_url
 from ..settings import Sepal
 from ..sources import fetch_catalog, reachable
 from ..store import Store, Stores
+from ..temporary import TemporaryFolder
 from .finding import Finding, Level
 
 INDEXES = ("repodata.json.zst", "repodata.json")  # either will do
@@ -33,8 +32,8 @@ def check_catalogs(stores: Stores, settings: Sepal) -> Iterator[Finding]:
     copies = _copies(stores)
     for source in settings.catalogs:
         shown = without_credentials(source)
-        with tempfile.TemporaryDirectory(prefix="sepal-doctor-") as folder:
-            found = fetch_catalog(source, Store(Path(folder)), settings)
+        with TemporaryFolder("doctor") as folder:
+            found = fetch_catalog(source, Store(folder), settings)
         if found.catalog is not None:
             faults = len(found.catalog.problems)
             said = f"{shown}: {found.state.apps} entries"
