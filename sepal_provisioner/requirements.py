@@ -109,7 +109,7 @@ def _references(checkout: Path, folder: Path, line: str, where: str, included: s
         return
     if option == "-f":
         if not _is_file_url(target):
-            _inside(checkout, folder / target, line, where)
+            yield from _archives(checkout, _inside(checkout, folder / target, line, where), line, where)
     elif option in ("-r", "-c"):
         relative = _inside(checkout, folder / _local_path(target, line, where), line, where)
         if relative in included:
@@ -127,6 +127,20 @@ def _references(checkout: Path, folder: Path, line: str, where: str, included: s
         project = _local_path(re.sub(r"\[[\w,.-]+\]$", "", target), line, where)
         relative = _inside(checkout, folder / project, line, where)
         yield from project_files(checkout, relative, option == "-e", f"{where}: {line[:200]}")
+
+
+def _archives(checkout: Path, relative: str, line: str, where: str) -> Iterator[str]:
+    """What an installer may take from a folder that `-f` names: the packages right in it. A page of links is a file."""
+    folder = checkout / relative
+    if not folder.is_dir():
+        yield relative
+        return
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(_ARCHIVES))
+    except OSError as error:
+        raise EnvironmentFileError(f"{where}: {relative[:200]} can't be read: {error.strerror}.") from None
+    for name in names:
+        yield _inside(checkout, Path(relative) / name, line, where)
 
 
 def pip_target(line: str) -> tuple[str, str]:

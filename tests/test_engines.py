@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,29 @@ def test_a_requirements_file_becomes_a_prefix(
     used = [line for line in trial.lines if line.startswith("$ ") and "install" in line]
     assert len(used) == 2, "the defaults first, then the file"
     assert all(("uv pip install" in line) != fallback for line in used)
+
+
+@pytest.mark.parametrize("fallback", [False, True], ids=["uv", "venv and pip"])
+def test_a_local_project_keeps_its_marker(fallback: bool, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two local projects only that is installed whose marker holds, and a wheel is found where `-f` looks."""
+    if fallback:
+        monkeypatch.setattr("sepal_provisioner.engines.pip.uv_program", lambda: None)
+        monkeypatch.setattr("sepal_provisioner.engines.uv.uv_program", lambda: None)
+    for name in ("wanted", "unwanted"):
+        (trial.folder / name).mkdir()
+        (trial.folder / name / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "1"\n')
+    wheel = "found_here-1-py3-none-any.whl"
+    (trial.folder / "wheels").mkdir()
+    with zipfile.ZipFile(trial.folder / "wheels" / wheel, "w") as archive:
+        archive.writestr("found_here.py", "")
+        archive.writestr("found_here-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: found-here\nVersion: 1\n")
+        archive.writestr("found_here-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("found_here-1.dist-info/RECORD", "")
+    trial.create(
+        "uv", "-f ./wheels\nfound-here\n./wanted ; python_version > '3'\n./unwanted;python_version < '3'  # old\n"
+    )
+    installed = trial.python("import importlib.metadata as m; print(*(d.name for d in m.distributions()))").split()
+    assert {"wanted", "found-here"} <= set(installed) and "unwanted" not in installed
 
 
 def test_without_any_engine_the_message_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:

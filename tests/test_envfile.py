@@ -340,6 +340,19 @@ REFERENCES: dict[str, tuple[str, dict[str, str], str, bool]] = {
         "wheels/a-1-py3-none-any.whl",
         True,
     ),
+    "a wheel where -f looks": (
+        "-f ./wheels",
+        {"wheels/a-1-py3-none-any.whl": "x"},
+        "wheels/a-1-py3-none-any.whl",
+        True,
+    ),
+    "a page of links that -f reads": ("-f ./links.html", {"links.html": "<a href=x>"}, "links.html", True),
+    "what is no package where -f looks": (
+        "-f ./wheels",
+        {"wheels/a-1-py3-none-any.whl": "x", "wheels/README.md": "x"},
+        "wheels/README.md",
+        False,
+    ),
     "./pkg in -r, relative to where the installer runs": (
         "-r envs/a.txt",
         {"envs/a.txt": "./pkg", "pkg/setup.py": "pass"},
@@ -490,6 +503,11 @@ BAD_REFERENCES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "an absolute -r file": ("-r /etc/passwd", lambda checkout: None, "out of the repository"),
     "a project outside": ("-e ..", lambda checkout: None, "out of the repository"),
     "an -r file that is a link out": ("-r link.txt", lambda c: outside_link(c, "link.txt"), "out of the repository"),
+    "a wheel of -f that is a link out": (
+        "-f .",
+        lambda c: (c / "a-1-py3-none-any.whl").symlink_to("/etc/passwd"),
+        "out of the repository",
+    ),
     "a project that is a link out": ("./link", lambda c: (c / "link").symlink_to(c.parent), "out of the repository"),
     "an -r file that links to itself": ("-r link.txt", lambda c: (c / "link.txt").symlink_to("link.txt"), "link.txt"),
     "a name that is too long": (f"-r {'x' * 100_000}.txt", lambda checkout: None, "File name too long"),

@@ -75,9 +75,12 @@ def install(job: Job, lines: Sequence[str], *, deps: bool = True) -> None:
 
 
 def absolute(line: str, folder: Path) -> str:
-    """A requirement line with its local path made absolute: the file it goes into lies elsewhere."""
+    """A requirement line with its local path made absolute: the file it goes into lies elsewhere. Its marker stays."""
     option, target = pip_target(line)
     if not option or "://" in target or target[:5].lower() == "file:":
         return line
     path = target if target.startswith("/") else f"{folder}/{target}"
-    return path if option == "path" else f"{option} {shlex.quote(path)}"
+    if option != "path":
+        return f"{option} {shlex.quote(path)}"
+    _, semicolon, marker = line.partition(";")
+    return f"{path} ;{marker}" if semicolon else path
