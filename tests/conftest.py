@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,10 @@ from sepal_provisioner.sync import Report, sync
 sys.path.insert(0, str(Path(__file__).parent))
 from channel import ensure_channel
 from waits import until
+
+# A shell that starts the tests in the background hands down that interrupts are ignored, and some are about interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 """An environment file for what needs a real environment but nothing in it: about 25 MB to download."""
