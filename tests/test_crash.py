@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, Site, commit, git, mirrors
+from waits import until
 
 from sepal_provisioner import locks, sync
 from sepal_provisioner.builds import Build, request_build
@@ -137,17 +138,13 @@ def test_only_the_builder_is_killed(forest: Site) -> None:
         "    process.run(['sleep', '600'], keep=(held,))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(lock)])
-    deadline = time.monotonic() + PATIENCE
-    while not (children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    children = until(lambda: listed.read_text().split(), "its command", PATIENCE)
     process.kill()
     process.wait()
     assert locks.held(lock) and forest.stores.observe(kernel).state in (State.READY, State.BUILDING)
     os.kill(int(children[0]), signal.SIGKILL)
-    while locks.held(lock):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not locks.held(lock), "the end of its command", PATIENCE)
 
 
 def sync_process(site: Site) -> subprocess.Popen[bytes]:

@@ -7,10 +7,10 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waits import until
 
 from sepal_provisioner import process
 from sepal_provisioner.process import LINE_LIMIT, OUTPUT_LIMIT, TAIL_LINES, Completed, follow, run, spawn, start, stop
@@ -293,10 +293,7 @@ def test_becoming_a_command_keeps_the_process() -> None:
 
 def wait_for(path: Path, text: str) -> None:
     """Wait until a file holds a text."""
-    deadline = time.monotonic() + PATIENCE
-    while not path.exists() or text not in path.read_text():
-        assert time.monotonic() < deadline, f"{text} never came"
-        select.select([], [], [], 0.01)
+    until(lambda: path.exists() and text in path.read_text(), text, PATIENCE, every=0.01)
 
 
 AUTOGROUP = Path("/proc/self/autogroup")

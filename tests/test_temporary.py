@@ -41,6 +41,15 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def long(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder again, its path too long for a socket."""
+    folder = temporary / ("x" * 100)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
 def test_a_folder_is_private_and_goes_with_its_block(temporary: Path) -> None:
     """Only its user can enter it; whatever is in it goes, links' targets stay."""
     outside = temporary / "outside"
@@ -82,28 +91,17 @@ def test_without_locks_nothing_of_anybody_is_removed(temporary: Path, monkeypatc
     assert not list(temporary.iterdir())
 
 
-def test_sockets_fit_however_long_the_temporary_folder_is(
-    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sockets_fit_however_long_the_temporary_folder_is(long: Path) -> None:
     """A socket can be bound in a folder for sockets below a path that is too long for one; others stay below it."""
-    long = temporary / ("x" * 100)
-    long.mkdir()
-    monkeypatch.setenv("TMPDIR", str(long))
-    monkeypatch.setattr(tempfile, "tempdir", None)
     with TemporaryFolder("kernel", sockets=True) as folder, socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(folder / "s-1"))
     with TemporaryFolder("build") as folder:
         assert folder.parent == long
 
 
-def test_a_build_leaves_nothing_in_the_temporary_folder(
-    conda_site: Site, temporary: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_leaves_nothing_in_the_temporary_folder(conda_site: Site, long: Path) -> None:
     """Its probe's kernel and its installers (uv leaves a lock for each environment) leave nothing behind, below a path
     that is too long for sockets."""
-    long = temporary / ("x" * 100)
-    long.mkdir()
-    monkeypatch.setenv("TMPDIR", str(long))
     with_pip = "channels: [conda-forge]\ndependencies: [python=3.11, pip, {pip: [six]}]\n"
     conda_site.add("one", {"sepal_environment.yml": with_pip})
     conda_site.sync()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import waits
 from conftest import SMALL, Site, commit
 from slow import slow_channel
 
@@ -35,13 +36,13 @@ PATIENCE = 240  # seconds: no figure that is measured, only the end of a test th
 
 def until(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
     """Wait for a condition; fails when the process that it depends on has ended."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        assert process is None or process.poll() is None, "the watch has ended"
-        time.sleep(0.05)
-    raise AssertionError("it never happened")
+
+    def look() -> Any:
+        found = condition()
+        assert found or process is None or process.poll() is None, "the watch has ended"
+        return found
+
+    return waits.until(look, "what the watch does", PATIENCE)
 
 
 def command(site: Site, *arguments: str) -> list[str]:
