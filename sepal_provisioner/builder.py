@@ -78,16 +78,17 @@ def build(request: Request) -> Generation:
             failure = _as_failure(error)
             if generation is not None:
                 shutil.rmtree(generation.path, ignore_errors=True)  # first: it may be what fills the disk
+            # Before its end: whoever sees that end finds the line that tells of it.
+            audit.note(store.root, "build", failure.code, message=failure.message, **facts)
             with contextlib.suppress(SepalError):
                 reporter.end(failure)
-            audit.note(store.root, "build", failure.code, message=failure.message, **facts)
             if isinstance(error, Exception):
                 raise failure from error
             raise
         store.link_current(generation)
-        reporter.end()
         seconds = round(time.time() - reporter.progress.started, 1)
         audit.note(store.root, "build", "ok", prefix=str(generation.path), seconds=seconds, **facts)
+        reporter.end()
         return generation
 
 

@@ -642,14 +642,16 @@ def test_a_hundred_megabytes_arrive(relayed: tuple[Waiting, Client]) -> None:
     assert printed == "".join(f"{i:010}" * 100_000 + "\n" for i in range(100))
 
 
+# A cell says that it runs by making a folder, which is one call of the system: while it prints, an interrupt would meet
+# the locks of the output.
 COUNT_INTERRUPTS = """
-import time
+import os, time
 seen, told = 0, False
 while True:
     try:
-        if not told:  # in here: from the moment at which it is read, an interrupt may come
+        if not told:  # in here: from the moment at which the folder is seen, an interrupt may come
             told = True
-            print("running", flush=True)
+            os.mkdir({folder!r})
         while not seen:
             time.sleep(0.01)
         time.sleep(0.5)  # a second one would come now
@@ -658,26 +660,34 @@ while True:
         seen += 1
 seen
 """
+SLEEP = """
+if True:  # one statement: nothing of IPython's own runs between the two
+    os.mkdir({folder!r})
+    time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize("way", ["signal", "message"])
-def test_an_interrupt_reaches_the_kernel_once(relayed: tuple[Waiting, Client], way: str) -> None:
+def test_an_interrupt_reaches_the_kernel_once(relayed: tuple[Waiting, Client], way: str, tmp_path: Path) -> None:
     """After the hand-over the interrupt is the running cell's, exactly one; the next cell runs."""
     waiting, client = relayed
 
-    def interrupt(cell: str) -> None:
-        client.wait(lambda m: of(m, cell) and m["msg_type"] == "stream")
+    def interrupt() -> None:
         if way == "signal":
             waiting.interrupt()
         else:
             client.reply(client.send("interrupt_request", "control"))
 
-    cell = client.cell(COUNT_INTERRUPTS)
-    interrupt(cell)
-    assert text(client.finish(cell)) == "running\n1"
-    cell = client.cell("print('running', flush=True)\ntime.sleep(600)")
+    running = tmp_path / "counting"
+    cell = client.cell(COUNT_INTERRUPTS.format(folder=str(running)))
+    until(running.exists, "the cell to run")
+    interrupt()
+    assert text(client.finish(cell)) == "1"
+    running = tmp_path / "sleeping"
+    cell = client.cell(SLEEP.format(folder=str(running)))
+    until(running.exists, "the cell to run")
     for _ in range(10):  # Python drops one that comes while it runs a finalizer, in every kernel
-        interrupt(cell)
+        interrupt()
         with contextlib.suppress(TimeoutError):
             assert "KeyboardInterrupt" in text(client.finish(cell, timeout=10))
             break
