@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import websocket
 from conftest import Site, mirrors
@@ -20,7 +21,9 @@ from waits import until
 
 from sepal_provisioner import locks
 from sepal_provisioner.errors import every_error
+from sepal_provisioner.extension.documents import kernel_view
 from sepal_provisioner.extension.holders import Holders
+from sepal_provisioner.extension.rows import Rows
 from sepal_provisioner.extension.statuses import STATUSES, status_of
 from sepal_provisioner.extension.views import Views
 from sepal_provisioner.extension.watch import Comparison
@@ -132,6 +135,35 @@ def test_locks_are_counted_by_file(tmp_path: Path) -> None:
     for descriptor in held:
         os.close(descriptor)
     assert Holders(tmp_path / "none").running(marker) == 0 == Holders().running(tmp_path / "gone")
+
+
+def test_a_row_is_rendered_again_only_when_it_shows_something_else(shared: Site) -> None:
+    """The same kernel gives the very same row; a change of its state, another language and other rights give their own,
+    and what a catalog says is escaped."""
+    loader = jinja2.FileSystemLoader(ROOT / "sepal_provisioner" / "extension" / "templates")
+    template = jinja2.Environment(loader=loader, autoescape=True).get_template("row.html")
+    rendered: list[str] = []
+
+    class Counted:
+        def render(self, **values: Any) -> str:
+            rendered.append(values["kernel"]["name"])
+            return template.render(**values)
+
+    rows, views = Rows(), Views(shared.stores)
+
+    def look(language: str = "en", *, write: bool = True, **changes: Any) -> str:
+        documents = [kernel_view(v, shared.settings(), Holders(), writable=True) for v in views.look().values()]
+        documents[1] |= changes
+        return rows.render(Counted(), documents, language, execute=True, write=write)  # type: ignore[arg-type]
+
+    first = look()
+    assert rendered == ["venv-ready", "venv-unbuilt", "venv-broken"] and look() == first and len(rendered) == 3
+    changed = look(label="<b>Bold</b>")
+    assert rendered[3:] == ["venv-unbuilt"] and "&lt;b&gt;Bold" in changed and "<b>Bold" not in changed
+    assert look() == first and rendered[4:] == ["venv-unbuilt"]
+    assert "Construire" in look("fr") and len(rendered) == 8
+    look(write=False)
+    assert len(rendered) == 11
 
 
 def test_a_log_is_read_in_pieces(server: JupyterServer, shared: Site) -> None:

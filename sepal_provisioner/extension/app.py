@@ -18,6 +18,7 @@ from .actions import Actions
 from .announce import Announcer
 from .handlers import HANDLERS
 from .page import PAGES
+from .rows import Rows
 from .stream import STREAMS, Broadcast
 from .views import Views
 from .watch import Watch
@@ -36,6 +37,7 @@ class Service:
     actions: Actions
     watch: Watch
     broadcast: Broadcast
+    rows: Rows
     threads: ThreadPoolExecutor
 
 
@@ -98,4 +100,4 @@ class SepalExtension(ExtensionAppJinjaMixin, ExtensionApp):
         watch.listen(announcer)
         watch.listen(broadcast.tell)
         threads = ThreadPoolExecutor(ACTIONS_AT_ONCE, thread_name_prefix="sepal-action")
-        return Service(settings, stores, views, actions, watch, broadcast, threads)
+        return Service(settings, stores, views, actions, watch, broadcast, Rows(), threads)
