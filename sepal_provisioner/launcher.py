@@ -44,7 +44,8 @@ def launch(path: Path, arguments: list[str], base: Mapping[str, str]) -> None:
     generation = ready_generation(Stores.of(settings.store, settings.search_stores), name)
     if generation is None:
         # Imported here: a ready kernel starts without ever loading zmq.
-        from .waiting import Order, end_like, serve
+        from .order import Order
+        from .waiting import end_like, serve
 
         end_like(serve(Order(name, display_name, settings), arguments, base))
     ready = prepare(generation, name, base, settings)

@@ -13,10 +13,10 @@ from traitlets import Instance, default
 from . import metrics
 from .errors import SepalError
 from .launch import Launch, prepare, ready_generation
+from .order import VARIABLE, Order
 from .ports import Ports
 from .settings import Sepal
 from .store import Stores
-from .waiting import VARIABLE, Order
 
 _PORTS = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
 

@@ -10,14 +10,11 @@ when the prefix is ready.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,93 +24,19 @@ from . import display
 from .builds import LOOK_EVERY, Build, request_build
 from .errors import BuildError, SepalError, SettingsError
 from .generation import Generation
+from .held import HELD_BYTES, HELD_LIMIT, Held, Queue, is_visible
 from .launch import prepare, ready_generation
+from .order import VARIABLE, Order
 from .progress import Phase, Progress
 from .relay import RealKernel
-from .settings import Sepal
+from .screen import Screen
 from .store import Stores
-from .wire import Frames, Wire, read_connection
+from .wire import Wire, read_connection
 
-VARIABLE = "SEPAL_LAUNCH"
 TICK = 100  # milliseconds between two looks at the build
 SHORT_TICK = 4  # when the real kernel answers: somebody waits for us and not for the build
-DRAW_EVERY = 1.0  # seconds between two drawings of an unchanged build: the elapsed time goes on
-DRAW_AT_MOST_EVERY = 0.4
-HELD_LIMIT = 1_000  # requests
-HELD_BYTES = 100_000_000
 END_SECONDS = 5.0  # that the real kernel gets to end when it is asked to
 PARENT_EVERY = 1.0  # seconds between two looks for the parent process
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to start: a kernel's name, the settings, and whether this start may build (an automatic restart may not)."""
-
-    name: str
-    display_name: str
-    settings: Sepal
-    may_build: bool = True
-
-    def to_variable(self) -> str:
-        """The order as the value of SEPAL_LAUNCH: an environment is read by the same user only, an argument by all."""
-        return json.dumps(
-            {
-                "name": self.name,
-                "display_name": self.display_name,
-                "settings": self.settings.to_json(),
-                "may_build": self.may_build,
-            }
-        )
-
-    @classmethod
-    def from_variable(cls, value: str | None) -> Order:
-        """The order that `to_variable` wrote. Raises SettingsError."""
-        try:
-            document = json.loads(value or "")
-            settings = Sepal.from_json(document["settings"])
-            return cls(document["name"], document["display_name"], settings, bool(document["may_build"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise SettingsError(f"{VARIABLE} can't be read ({error}); start the kernel through Jupyter.") from None
-
-
-@dataclass
-class Held:
-    """A request that waits: its frames as they came, and what it shows if it is a cell."""
-
-    frames: Frames
-    identities: list[bytes]
-    header: dict[str, Any]
-    kind: str
-    on_control: bool
-    visible: bool = False
-    shown: str = ""  # the display's id, once something is shown under the cell
-    first: bool = False
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(map(len, self.frames))
-
-
-@dataclass
-class Queue:
-    """The held requests, in the order in which they came, bounded in number and bytes."""
-
-    requests: list[Held] = field(default_factory=list)
-
-    def full_with(self, held: Held) -> bool:
-        """Whether there is no room for one more."""
-        return len(self.requests) >= HELD_LIMIT or held.size + sum(r.size for r in self.requests) > HELD_BYTES
-
-    def cells(self) -> list[Held]:
-        """The held cells."""
-        return [held for held in self.requests if held.kind == "execute_request"]
-
-    def take_cells(self) -> list[Held]:
-        """Remove and return the held cells."""
-        cells = self.cells()
-        self.requests = [held for held in self.requests if held.kind != "execute_request"]
-        return cells
 
 
 class WaitingKernel:
@@ -128,7 +51,7 @@ class WaitingKernel:
         self.real: RealKernel | None = None
         self._outdated = ""  # what to say once, when an older environment runs meanwhile
         self._fraction = 0.0
-        self._drawn = (0.0, 0.0)  # when, and which progress (its `updated`)
+        self._screen = Screen(wire)
         self._began = time.time()
         self._interrupted = False
         self._stopped = False
@@ -192,7 +115,7 @@ class WaitingKernel:
             self._fail(error)
         except OSError as error:
             self._fail(BuildError(f"The kernel can't be started: {error}"))
-        self._draw()
+        self._screen.draw(self.queue.cells(), self._view())
 
     def _look(self, build: Build) -> Generation | None:
         """Look at the build once, and remember how far it is: between two looks no file is read."""
@@ -272,7 +195,7 @@ class WaitingKernel:
         """Clear what was shown, replay what was held, and pass everything on from here."""
         cells = self.queue.cells()
         for cell in cells:
-            self._clear(cell)
+            self._screen.clear(cell)
         visible = [cell.header for cell in cells if cell.visible]
         if self._outdated and visible:
             self._remark(visible[0])
@@ -400,7 +323,7 @@ class WaitingKernel:
             held.first = held.visible and held.header.get("session") not in sessions
         self.queue.requests.append(held)
         if held.visible and self.real is None:
-            self._show(held)
+            self._screen.show(held, self._view(), len([cell for cell in self.queue.cells() if cell.visible]))
 
     def _is_there_now(self) -> bool:
         """After a failure: somebody may have built it meanwhile."""
@@ -417,7 +340,7 @@ class WaitingKernel:
     def _interrupt(self) -> None:
         """Answer the held cells; the build goes on."""
         for cell in self.queue.take_cells():
-            self._clear(cell)
+            self._screen.clear(cell)
             text = "KeyboardInterrupt: the cell no longer waits. The build of its environment goes on."
             self._answer_error(cell, "KeyboardInterrupt", "", text)
 
@@ -426,7 +349,7 @@ class WaitingKernel:
         say(f"{self.order.name}: {error.message}")
         self._give_up()
         for cell in self.queue.take_cells():
-            self._clear(cell)
+            self._screen.clear(cell)
             self._answer_failed(cell, error)
         for held in self.queue.requests:
             self._answer_failed(held, error)
@@ -471,39 +394,6 @@ class WaitingKernel:
             self.order.display_name, self._progress, self._began, own, self._fraction, starting=self.real is not None
         )
 
-    def _show(self, held: Held) -> None:
-        """Show something under a cell that has just been held."""
-        held.shown = uuid.uuid4().hex
-        position = len([cell for cell in self.queue.cells() if cell.visible])
-        bundle = display.progress_bundle(self._view()) if held.first else display.queued_bundle(position)
-        content = {"data": bundle, "metadata": {}, "transient": {"display_id": held.shown}}
-        self.wire.publish("display_data", content, held.header)
-
-    def _draw(self) -> None:
-        """Update the first cell's display when there is something new, and once a second for the time."""
-        cells = [cell for cell in self.queue.cells() if cell.first and cell.shown]
-        if not cells:
-            return
-        now = time.monotonic()
-        view = self._view()
-        updated = view.progress.updated if view.progress is not None else 0.0
-        wait = DRAW_AT_MOST_EVERY if updated != self._drawn[1] else DRAW_EVERY
-        if now - self._drawn[0] < wait:
-            return
-        self._drawn = (now, updated)
-        for cell in cells:
-            content = {
-                "data": display.progress_bundle(view),
-                "metadata": {},
-                "transient": {"display_id": cell.shown},
-            }
-            self.wire.publish("update_display_data", content, cell.header)
-
-    def _clear(self, cell: Held) -> None:
-        if cell.shown:
-            self.wire.publish("clear_output", {"wait": False}, cell.header)
-            cell.shown = ""
-
     def _remark(self, cell: dict[str, Any]) -> None:
         """Tell once, above the output of the cell with this header, that an older environment runs."""
         sentence, self._outdated = self._outdated, ""
@@ -514,8 +404,7 @@ class WaitingKernel:
                     sentence = "A newer version of the environment is ready: restart the kernel to use it."
             except SepalError as error:
                 sentence = f"This is an older version of the environment; the newer one failed: {error.message}"
-        content = {"data": display.notice_bundle(sentence), "metadata": {}, "transient": {}}
-        self.wire.publish("display_data", content, cell)
+        self._screen.remark(cell, sentence)
 
     # ------------------------------------------------------------------------------------------------- signals
 
@@ -570,11 +459,6 @@ def serve(order: Order, arguments: list[str], base: Mapping[str, str]) -> int:
         raise SettingsError("The kernel's command line names no connection file (-f FILE).") from None
     del rest[at : at + 2]
     return WaitingKernel(Wire(connection), order, rest, base).run()
-
-
-def is_visible(message: Mapping[str, Any]) -> bool:
-    """Whether a request is a cell that shows something."""
-    return message["msg_type"] == "execute_request" and not message["content"].get("silent", False)
 
 
 def say(text: str) -> None:

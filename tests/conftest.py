@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ import pytest
 from sepal_provisioner.builds import LOOK_EVERY, Build, request_build
 from sepal_provisioner.generation import Generation
 from sepal_provisioner.settings import Sepal
-from sepal_provisioner.store import Store, Stores
+from sepal_provisioner.store import BYTECODE, Store, Stores
 from sepal_provisioner.sync import Report, sync
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -29,6 +33,9 @@ from waits import until
 # A shell that starts the tests in the background hands down that interrupts are ignored, and some are about interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Where this is set, each of the thousands of processes that the tests start would compile our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 SMALL = "channels: [conda-forge]\ndependencies: [python, sepal-demo]\n"
 """An environment file for what needs a real environment but nothing in it: about 25 MB to download."""
@@ -166,8 +173,12 @@ class Site:
         return Sepal(**self.values())
 
     def sync(self) -> Report:
-        """One sync."""
-        return sync(self.settings())
+        """One sync. The builds of all tests share what they compile, which is half of a build's work."""
+        done = sync(self.settings())
+        if self.mirrors and not self.store.packages.exists():
+            self.store.packages.mkdir()
+            (self.store.packages / BYTECODE).symlink_to(compiled_modules())
+        return done
 
     def build(self, name: str, **options: Any) -> Generation:
         """Build a kernel's environment in a process of its own and wait for it."""
@@ -183,6 +194,14 @@ class Site:
         path = self.root / "jupyter_server_config.py"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path
+
+
+@functools.cache
+def compiled_modules() -> Path:
+    """A folder for compiled modules, for as long as this process runs."""
+    folder = tempfile.mkdtemp(prefix="sepal-compiled-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def ended(build: Build) -> Generation:

@@ -32,10 +32,10 @@ from sepal_provisioner.errors import SepalError
 from sepal_provisioner.files import write_json
 from sepal_provisioner.generation import Generation, Record
 from sepal_provisioner.index import Index, Kernel, write_index
+from sepal_provisioner.order import VARIABLE, Order
 from sepal_provisioner.progress import Phase, Progress
 from sepal_provisioner.settings import Sepal
 from sepal_provisioner.store import Store
-from sepal_provisioner.waiting import VARIABLE, Order
 from sepal_provisioner.wire import Connection, read_connection
 
 NAME = "venv-stage"

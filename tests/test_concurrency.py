@@ -68,8 +68,8 @@ class ManyProcesses(RuleBasedStateMachine):
         for name in NAMES:
             self.site.add(name.removeprefix("venv-"), {"sepal_environment.yml": FILE.format(0)})
         self.entries = list(self.site.apps)
-        self.site.sync()
         shutil.copytree(PACKAGES["cache"], self.site.store.packages, copy_function=_link)
+        self.site.sync()
         self.site.build(NAMES[0])
         self.processes: list[subprocess.Popen[bytes]] = []
         self.held: list[tuple[Generation, int]] = []

@@ -55,7 +55,7 @@ assert not wrong, wrong
 
 def test_a_ready_launch_writes_nothing_and_starts_nothing(built: Site) -> None:
     """The interpreter's audit sees no process, no socket and no file opened for writing."""
-    subprocess.run([sys.executable, "-c", READY_LAUNCH.format(settings=built.values())], check=True, cwd="/")
+    subprocess.run([sys.executable, "-B", "-c", READY_LAUNCH.format(settings=built.values())], check=True, cwd="/")
 
 
 def test_exceptions_to_the_policy_are_per_kernel(built: Site) -> None:

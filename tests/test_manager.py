@@ -183,7 +183,7 @@ def test_a_listing_touches_no_network_no_git_no_process_and_no_file(listed: Site
     """While kernels are listed, the interpreter's audit sees no process, no socket and nothing opened for writing."""
     listed.options["refresh_interval"] = 0
     code = LISTING.format(settings=listed.values())
-    subprocess.run([sys.executable, "-c", code], check=True, cwd="/")
+    subprocess.run([sys.executable, "-B", "-c", code], check=True, cwd="/")
 
 
 def test_the_first_listing_of_an_empty_store_waits_for_the_first_sync(site: Site) -> None:

@@ -54,9 +54,11 @@ from sepal_provisioner import SepalKernelSpecManager, relay
 from sepal_provisioner.builds import Build, request_build
 from sepal_provisioner.errors import BuildError, SettingsError, SolveError
 from sepal_provisioner.generation import Record
+from sepal_provisioner.held import HELD_LIMIT
 from sepal_provisioner.launch import prepare
+from sepal_provisioner.order import VARIABLE, Order
 from sepal_provisioner.progress import Phase, read_progress
-from sepal_provisioner.waiting import HELD_LIMIT, VARIABLE, Order, serve
+from sepal_provisioner.waiting import serve
 from sepal_provisioner.wire import CHANNELS, Wire, read_connection
 
 SLOW = 2_000_000  # bytes a second: a build of some ten seconds
