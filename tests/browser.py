@@ -97,6 +97,19 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+def picture(page: Page, name: str) -> None:
+    """Keep what a page shows as `test-artifacts/<name>.png`."""
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png")
+
+
+def want_no_news(server: JupyterServer, base: str = "") -> None:
+    """Let JupyterLab not ask whether somebody wants news, which would cover a corner of every picture."""
+    settings = f"{base}/lab/api/settings/@jupyterlab/apputils-extension:notification"
+    status, answer = server.request("PUT", settings, {"raw": '{"fetchNews": "false"}'})
+    assert status == 204, answer
+
+
 class Lab:
     """A JupyterLab behind a proxy, and the windows that people open on it; use it as a context manager."""
 
@@ -109,10 +122,7 @@ class Lab:
             config = self.site.config(**self._config)
             self.server = stack.enter_context(JupyterServer(config, app="lab"))
             self.proxy = stack.enter_context(Proxy(self.site.root.parent, self.server.port))
-            # Nobody asks for news, which would cover a corner of every picture.
-            settings = "/lab/api/settings/@jupyterlab/apputils-extension:notification"
-            status, answer = self.server.request("PUT", settings, {"raw": '{"fetchNews": "false"}'})
-            assert status == 204, answer
+            want_no_news(self.server)
             self._stack = stack.pop_all()
         return self
 
@@ -219,12 +229,9 @@ class Window:
         wait_for(saved, "the notebook to be saved", page=self.page)
         return code_cells(file)
 
-    def picture(self, name: str) -> Path:
-        """Keep what is seen as `test-artifacts/<name>.png`."""
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        path = ARTIFACTS / f"{name}.png"
-        self.page.screenshot(path=path)
-        return path
+    def picture(self, name: str) -> None:
+        """Keep what is seen."""
+        picture(self.page, name)
 
     # ------------------------------------------------------------------------------------------ what they see
 

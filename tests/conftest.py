@@ -175,9 +175,10 @@ class Site:
     def sync(self) -> Report:
         """One sync. The builds of all tests share what they compile, which is half of a build's work."""
         done = sync(self.settings())
-        if self.mirrors and not self.store.packages.exists():
-            self.store.packages.mkdir()
-            (self.store.packages / BYTECODE).symlink_to(compiled_modules())
+        packages = Store(Path(self.values()["store"])).packages
+        if self.mirrors and not packages.exists():
+            packages.mkdir()
+            (packages / BYTECODE).symlink_to(compiled_modules())
         return done
 
     def build(self, name: str, **options: Any) -> Generation:

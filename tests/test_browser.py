@@ -13,7 +13,6 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (PyPI: playwright)")
 
 from browser import (
-    ARTIFACTS,
     CHROMIUM,
     CONTRAST,
     PATIENCE,
@@ -21,6 +20,7 @@ from browser import (
     Voila,
     chromium,
     output_text,
+    picture,
     wait_for,
     write_notebook,
 )
@@ -333,10 +333,9 @@ def test_voila_waits_for_the_environment(slow: SlowSite, browser: Browser) -> No
         page = context.new_page()
         page.goto(voila.page_of("page.ipynb"), wait_until="commit", timeout=PATIENCE * 1000)
         page.get_by_text("Executing").first.wait_for(timeout=PATIENCE * 1000)
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=ARTIFACTS / "voila-waiting.png")
+        picture(page, "voila-waiting")
         page.get_by_text("from ").wait_for(timeout=PATIENCE * 1000)
-        page.screenshot(path=ARTIFACTS / "voila.png")
+        picture(page, "voila")
         prefix = built_once(site, "venv-small")
         assert prefix.record().seconds > READ_TIMEOUT
         text = page.locator("body").inner_text()

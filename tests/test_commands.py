@@ -124,7 +124,7 @@ def test_a_table_on_a_terminal(conda_site: Site) -> None:
     assert "1 ready, 1 failed" in report and process.returncode == 12
     os.close(ours)
     text = drawn.decode(errors="replace")
-    assert "venv-one" in text and "━" in text and "Compiling" in text and "waiting" in text
+    assert "venv-one" in text and "━" in text and "Verifying" in text and "waiting" in text
 
 
 def test_a_table_is_never_longer_than_the_screen() -> None:

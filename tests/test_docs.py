@@ -66,6 +66,19 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (page.parent / target).exists(), (page.name, target)
 
 
+def test_pictures_are_those_that_the_tests_take() -> None:
+    """Each picture of docs/images is shown by some page, with words for those who don't see it, and has the name under
+    which a test takes it: it can be taken anew."""
+    pages = "".join(page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")])
+    taken = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("tests/test_*.py"))
+    names = [path.stem for path in ROOT.glob("docs/images/*.png")]
+    assert names
+    for name in names:
+        assert re.search(rf"!\[[^\]]{{20,}}\]\([\w/]*images/{name}\.png\)", pages), name
+        pattern = re.sub(r"\d+|light|dark", r"[^\"]+", name)
+        assert re.search(rf'picture\([^)]*"{pattern}"', taken), name
+
+
 def test_ci_runs_the_readmes_own_commands() -> None:
     """The test command that CI takes out of the README is there, and the extras that it names exist."""
     commands = re.findall(r"^python3 -m venv .*$", text("README.md"), re.MULTILINE)
