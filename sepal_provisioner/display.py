@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 import time
 from dataclasses import dataclass
 from html import escape
@@ -9,6 +11,11 @@ from html import escape
 from .errors import SepalError
 from .files import human_time
 from .progress import Phase, Progress
+
+WIDTH = 88  # characters of a line of text under a cell
+DETAIL_LINES = 40  # of a tool's own words; all of them are in the log
+_COMMAND = re.compile(r"`[^`]*`")
+_DRAWN = re.compile(r"[\s│├└─]*")  # how a solver draws its reasons
 
 _STEPS = (Phase.SOLVE, Phase.DOWNLOAD, Phase.LINK, Phase.PIP, Phase.COMPILE, Phase.VERIFY)
 # Colours are JupyterLab's own where it has them, and otherwise those of the page around: light or dark.
@@ -75,26 +82,56 @@ def notice_bundle(sentence: str) -> Bundle:
 
 
 def failure_text(display_name: str, error: SepalError, log: str, name: str) -> str:
-    """What a cell answers when the environment can't be had: which, why, where the log is, what to do."""
-    lines = [f"The environment of {display_name} can't be used.", "", error.message]
+    """What a cell answers when the environment can't be had: which, why, what to do, and where the log is."""
+    lines = [f"The environment of {display_name} can't be used.", "", *wrapped(error.message)]
     if error.detail:
-        lines += ["", *(f"    {line}" for line in error.detail.strip().splitlines()[-40:])]
-    lines += ["", f"What to do: {_remedy(error, name)}"]
+        detail = error.detail.strip().splitlines()[-DETAIL_LINES:]
+        lines += ["", *(part for line in detail for part in wrapped(line, "    "))]
+    todo, command = _remedy(error, name)
+    lines += ["", *wrapped(f"What to do: {todo}"), *([f"    {command}"] if command else [])]
     if log:
-        lines += [f"Log: {log} (or: jupyter sepal log {name})"]
+        lines += ["", f"Log: jupyter sepal log {name}", f"     {log}"]
     return "\n".join(lines)
 
 
-def _remedy(error: SepalError, name: str) -> str:
-    again = f"restart the kernel, or run: jupyter sepal build {name} --force"
-    return {
-        "unsolvable": f"the kernel's author has to relax the environment file. After that, {again}",
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """A text as lines of at most WIDTH characters, broken between words: JupyterLab breaks longer ones anywhere.
+
+    What is in backticks stays whole, and what is longer than a line. A line of a drawn tree stays below its own words.
+    """
+    found = []
+    for line in text.splitlines() or [""]:
+        drawn = _DRAWN.match(line)
+        margin = " " * len(drawn[0]) if drawn else ""
+        whole = _COMMAND.sub(lambda command: command[0].replace(" ", "\0"), line)
+        parts = textwrap.wrap(
+            whole,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent + margin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        found += [part.replace("\0", " ") for part in parts] or [""]
+    return found
+
+
+def _remedy(error: SepalError, name: str) -> tuple[str, str]:
+    """(what helps, the command that does it, or "")."""
+    author = {
+        "unsolvable": "the kernel's author has to relax the environment file",
+        "pip-failed": "the kernel's author has to correct the pip section",
+        "probe-failed": "the kernel's author has to correct the environment file",
+    }.get(error.code)
+    plain = {
         "environment-file": "the kernel's author has to correct the environment file.",
-        "pip-failed": f"the kernel's author has to correct the pip section. After that, {again}",
-        "probe-failed": f"the kernel's author has to correct the environment file. After that, {again}",
         "store-read-only": "ask the administrator to build it; then restart the kernel.",
         "build-cancelled": "restart the kernel to build it again.",
-    }.get(error.code, f"{again}.")
+    }.get(error.code)
+    if plain:
+        return plain, ""
+    after = f"{author}. After that, " if author else ""
+    return f"{after}restart the kernel, or run in a terminal:", f"jupyter sepal build {name} --force"
 
 
 def _sentence(view: View) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sepal_provisioner.display import View, failure_text, notice_bundle, progress_bundle, queued_bundle
+from sepal_provisioner.display import WIDTH, View, failure_text, notice_bundle, progress_bundle, queued_bundle
 from sepal_provisioner.errors import SepalError, SolveError, StoreReadOnlyError, every_error
 from sepal_provisioner.progress import Phase, Progress
 
@@ -195,7 +195,21 @@ def test_a_failure_says_what_why_where_and_what_now() -> None:
     assert text.splitlines()[0] == "The environment of (venv) X can't be used."
     assert "Nothing provides x." in text and "    line 99" in text and "line 59" not in text
     assert "What to do: the kernel's author has to relax" in text and "jupyter sepal build venv-x --force" in text
-    assert text.splitlines()[-1] == "Log: /store/x.log (or: jupyter sepal log venv-x)"
+    assert text.splitlines()[-2:] == ["Log: jupyter sepal log venv-x", "     /store/x.log"]
+    assert "\n    jupyter sepal build venv-x --force\n" in text, "a command has a line of its own"
+
+
+def test_long_lines_are_broken_between_words() -> None:
+    """No line is longer than what JupyterLab shows in one, unless a single word or command is; what a solver draws
+    stays below its own words, and nothing is lost."""
+    tree = "└─ gdal 3.8.3 would require\n   └─ " + "libproj >=9.3.1,<9.4.0a0 which is not there and " * 4
+    error = SolveError("Retry now by `jupyter sepal build venv-x --force` " * 5 + "x" * 200, detail=tree)
+    text = failure_text("(venv) X", error, "", "venv-x")
+    long = [line for line in text.splitlines() if len(line) > WIDTH]
+    assert long == ["x" * 200] and text.count("`jupyter sepal build venv-x --force`") == 5
+    drawn = [line for line in text.splitlines() if "libproj" in line]
+    assert len(drawn) > 1 and drawn[0].startswith("       └─ libproj") and drawn[1].startswith(" " * 10)
+    assert text.split().count("libproj") == 4
 
 
 def test_every_failure_has_a_remedy() -> None:
@@ -203,7 +217,7 @@ def test_every_failure_has_a_remedy() -> None:
     for code, kind in every_error().items():
         text = failure_text("(venv) X", kind("What happened."), "", "venv-x")
         assert "What happened." in text and re.search(
-            r"^What to do: \w.+\.$|^What to do: .*--force$", text, re.MULTILINE
+            r"^What to do: \w.+\.$|^What to do: [^:]+:\n    jupyter sepal build venv-x --force$", text, re.MULTILINE
         )
         assert "Log:" not in text and "None" not in text, code
     assert "administrator" in failure_text("X", StoreReadOnlyError("No."), "", "venv-x")
