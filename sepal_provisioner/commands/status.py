@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..store import Environment, State, Store, Stores
 from ..watchfile import read_status
 from .command import SepalCommand
 from .list import build_document, failure_document, kernel_document
+from .log import log_path
 from .table import print_table
 
 SHOWN_LINES = 30  # of a tool's own words; all of them are in the log
@@ -102,7 +104,7 @@ def _kernel(stores: Stores, settings: Sepal, name: str) -> dict[str, Any]:
     document = kernel_document(kernel, environment)
     document["problem"] = kernel.problem or None
     document["store"] = str(environment.store.root)
-    document["log"] = str(environment.store.beside(kernel.name, kernel.fingerprint, "log"))
+    document["log"] = str(log_path(environment, kernel.name, kernel.fingerprint))
     document["failure"] = _failure(environment, settings)
     document["progress"] = _progress(environment)
     document["build"] = _build(environment)
@@ -165,7 +167,9 @@ def _kernel_text(document: dict[str, Any]) -> str:
         lines += [f"               a launch tries {f'in {human_time(left)}' if left > 0 else 'the next time'}"]
     if document["state"] in ("missing", "stale"):
         lines += [f"  build it     jupyter sepal build {document['name']}"]
-    return "\n".join([*lines, f"  log          {document['log']}"])
+    if Path(document["log"]).is_file():
+        lines += [f"  log          {document['log']}"]
+    return "\n".join(lines)
 
 
 def _ago(moment: float | None) -> str:
