@@ -46,7 +46,7 @@ dependencies:
 
 def geo_site(root: Path, channel: Path) -> Site:
     """A synced site with one kernel, `venv-geo`, that is not built: an empty store and an empty package cache."""
-    site = Site(root, mirrors(channel), options=dict(OPTIONS))
+    site = Site(root, mirrors(channel), options=dict(OPTIONS), compiled=False)
     site.add("geo", {"sepal_environment.yml": GEO_FILE})
     site.sync()
     return site
@@ -60,7 +60,7 @@ def geo_file(packages: Sequence[str], name: str) -> str:
 
 def site_of(root: Path, channel: Path, files: Sequence[str]) -> Site:
     """A synced site with a kernel for each environment file, nothing built."""
-    site = Site(root, mirrors(channel), options=dict(OPTIONS))
+    site = Site(root, mirrors(channel), options=dict(OPTIONS), compiled=False)
     for number, file in enumerate(files):
         site.add(f"app{number}", {"sepal_environment.yml": file})
     site.sync()

@@ -123,6 +123,7 @@ class Site:
     mirrors: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     apps: list[dict[str, Any]] = field(default_factory=list)
+    compiled: bool = True  # whether its builds share what they compile with all others here, which is half of their work
 
     @property
     def catalog(self) -> Path:
@@ -173,10 +174,10 @@ class Site:
         return Sepal(**self.values())
 
     def sync(self) -> Report:
-        """One sync. The builds of all tests share what they compile, which is half of a build's work."""
+        """One sync."""
         done = sync(self.settings())
         packages = Store(Path(self.values()["store"])).packages
-        if self.mirrors and not packages.exists():
+        if self.compiled and self.mirrors and not packages.exists():
             packages.mkdir()
             (packages / BYTECODE).symlink_to(compiled_modules())
         return done
