@@ -123,7 +123,7 @@ class Site:
     mirrors: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     apps: list[dict[str, Any]] = field(default_factory=list)
-    compiled: bool = True  # whether its builds share what they compile with all others here, which is half of their work
+    compiled: bool = True  # whether its builds share with all others here what they compile, half of their work
 
     @property
     def catalog(self) -> Path:
