@@ -118,20 +118,16 @@ def wrapped(text: str, indent: str = "") -> list[str]:
 
 def _remedy(error: SepalError, name: str) -> tuple[str, str]:
     """(what helps, the command that does it, or "")."""
-    author = {
-        "unsolvable": "the kernel's author has to relax the environment file",
-        "pip-failed": "the kernel's author has to correct the pip section",
-        "probe-failed": "the kernel's author has to correct the environment file",
-    }.get(error.code)
-    plain = {
+    again = "restart the kernel, or run in a terminal:"
+    todo = {
+        "unsolvable": f"the kernel's author has to relax the environment file. After that, {again}",
+        "pip-failed": f"the kernel's author has to correct the pip section. After that, {again}",
+        "probe-failed": f"the kernel's author has to correct the environment file. After that, {again}",
         "environment-file": "the kernel's author has to correct the environment file.",
         "store-read-only": "ask the administrator to build it; then restart the kernel.",
         "build-cancelled": "restart the kernel to build it again.",
-    }.get(error.code)
-    if plain:
-        return plain, ""
-    after = f"{author}. After that, " if author else ""
-    return f"{after}restart the kernel, or run in a terminal:", f"jupyter sepal build {name} --force"
+    }.get(error.code, again)
+    return todo, f"jupyter sepal build {name} --force" if todo.endswith(again) else ""
 
 
 def _sentence(view: View) -> str:

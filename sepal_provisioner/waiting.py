@@ -115,7 +115,8 @@ class WaitingKernel:
             self._fail(error)
         except OSError as error:
             self._fail(BuildError(f"The kernel can't be started: {error}"))
-        self._screen.draw(self.queue.cells(), self._view())
+        if cells := self.queue.cells():
+            self._screen.draw(cells, self._view())
 
     def _look(self, build: Build) -> Generation | None:
         """Look at the build once, and remember how far it is: between two looks no file is read."""
